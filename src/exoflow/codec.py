@@ -1,0 +1,286 @@
+"""Values and functions to bytes and back; digests and fingerprints. No I/O.
+
+A value becomes an :class:`Encoded`: one pickle header and any number of out-of-band buffers (pickle protocol 5), so that a large array
+is neither copied nor held twice on its way to a file or a pipe. :func:`frame` lays both out as one byte string (64-byte aligned);
+:func:`parse` finds them again in a ``memoryview`` without copying.
+
+Two hashes with different duties: :func:`digest` is over bytes and finds damage; :func:`fingerprint` is over meaning (equal for equal
+values in every process, whatever the hash seed or the pickle memo did) and finds change.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import pickle
+import struct
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import cloudpickle  # type: ignore[import-untyped]
+from blake3 import blake3
+
+Bytes = bytes | bytearray | memoryview
+
+_MAGIC = b"XF1\0"
+_ALIGN = 64
+_PREFIX = struct.Struct("<4sIQ")  # magic, number of buffers, length of the header
+_LENGTH = struct.Struct("<Q")
+DIGEST_BYTES = 16
+
+
+class NotSerializable(Exception):
+    """A value cannot be pickled. ``path`` leads from the value to the culprit, for example ``['model'].lock``."""
+
+    def __init__(self, path: str, type_name: str, reason: str) -> None:
+        super().__init__(f"at {path} ({type_name}): {reason}")
+        self.path, self.type_name, self.reason = path, type_name, reason
+
+
+class Unreadable(Exception):
+    """Sound bytes that cannot be turned into a value in this process."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Encoded:
+    """A pickled value: ``header`` in protocol 5 and its out-of-band ``buffers``. ``size`` is their sum in bytes."""
+
+    header: bytes
+    buffers: tuple[memoryview, ...] = ()
+
+    @property
+    def size(self) -> int:
+        return len(self.header) + sum(view.nbytes for view in self.buffers)
+
+
+def encode(value: Any) -> Encoded:
+    """Pickle ``value``. Raises :class:`NotSerializable`, or whatever a ``__reduce__`` of the user raises wrapped in it."""
+    views: list[memoryview] = []
+
+    def out_of_band(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            views.append(buffer.raw())
+        except BufferError:  # not contiguous: pickle copies it in-band
+            return True
+        return False
+
+    try:
+        return Encoded(pickle.dumps(value, protocol=5, buffer_callback=out_of_band), tuple(views))
+    except Exception:
+        views.clear()
+    try:  # functions and classes without an importable name
+        header: bytes = cloudpickle.dumps(value, protocol=5, buffer_callback=out_of_band)
+    except Exception as error:
+        raise _explain(value, error) from error
+    return Encoded(header, tuple(views))
+
+
+def decode(encoded: Encoded) -> Any:
+    """The value of ``encoded``. Its buffers are shared, not copied. Raises :class:`Unreadable`."""
+    try:
+        return pickle.loads(encoded.header, buffers=encoded.buffers)  # noqa: S301 - the store is trusted, see docs/semantics.md
+    except Exception as error:
+        raise Unreadable(f"{type(error).__name__}: {error}") from error
+
+
+def frame(encoded: Encoded) -> list[Bytes]:
+    """``encoded`` as a list of byte pieces whose concatenation :func:`parse` reads. Buffers are not copied."""
+    prefix = _PREFIX.pack(_MAGIC, len(encoded.buffers), len(encoded.header))
+    lengths = b"".join(_LENGTH.pack(view.nbytes) for view in encoded.buffers)
+    pieces: list[Bytes] = [prefix + lengths + encoded.header]
+    at = len(pieces[0])
+    for view in encoded.buffers:
+        pieces += [bytes(-at % _ALIGN), view]
+        at += -at % _ALIGN + view.nbytes
+    return pieces
+
+
+def parse(framed: Bytes) -> Encoded:
+    """The inverse of :func:`frame`, on views into ``framed``. Raises ValueError if it is not such a string."""
+    view = memoryview(framed)
+    if len(view) < _PREFIX.size:
+        raise ValueError("not a framed value: too short")
+    magic, count, header_length = _PREFIX.unpack_from(view)
+    at = _PREFIX.size + count * _LENGTH.size
+    if magic != _MAGIC or at + header_length > len(view):
+        raise ValueError("not a framed value: wrong prefix")
+    lengths = [_LENGTH.unpack_from(view, _PREFIX.size + i * _LENGTH.size)[0] for i in range(count)]
+    header = bytes(view[at : at + header_length])
+    at += header_length
+    buffers = []
+    for length in lengths:
+        at += -at % _ALIGN
+        if at + length > len(view):
+            raise ValueError("not a framed value: cut off")
+        buffers.append(view[at : at + length])
+        at += length
+    return Encoded(header, tuple(buffers))
+
+
+def digest(pieces: Iterable[Bytes]) -> bytes:
+    """16 bytes of BLAKE3 over the concatenation of ``pieces``."""
+    hasher = blake3()
+    for piece in pieces:
+        hasher.update(piece)
+    return hasher.digest(DIGEST_BYTES)
+
+
+def seal(body: bytes) -> bytes:
+    """``body`` with its digest in front, for :func:`unseal`."""
+    return blake3(body).digest(DIGEST_BYTES) + body
+
+
+def unseal(sealed: bytes) -> bytes:
+    """The body of a sealed record. Raises ValueError if a byte of it has changed."""
+    body = sealed[DIGEST_BYTES:]
+    if blake3(body).digest(DIGEST_BYTES) != sealed[:DIGEST_BYTES]:
+        raise ValueError("record fails its digest")
+    return body
+
+
+# --- which part cannot be pickled --------------------------------------------------------------------------------------------
+
+
+def _explain(value: Any, error: Exception) -> NotSerializable:
+    path, culprit = "", value
+    seen: set[int] = set()
+    while id(culprit) not in seen and len(seen) < 100:
+        seen.add(id(culprit))
+        for step, child in _children(culprit):
+            if not _pickles(child):
+                path, culprit = path + step, child
+                break
+        else:
+            break
+    reason = str(error) or type(error).__name__
+    if culprit is not value:
+        try:
+            cloudpickle.dumps(culprit, protocol=5)
+        except Exception as inner:
+            reason = str(inner) or type(inner).__name__
+    cls = type(culprit)
+    return NotSerializable(path or "the value itself", f"{cls.__module__}.{cls.__qualname__}", reason)
+
+
+def _pickles(value: Any) -> bool:
+    try:
+        cloudpickle.dumps(value, protocol=5)
+    except Exception:
+        return False
+    return True
+
+
+def _children(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        yield from ((f"[{key!r}]", item) for key, item in value.items())
+    elif isinstance(value, (list, tuple)):
+        yield from ((f"[{index}]", item) for index, item in enumerate(value))
+    elif isinstance(value, (set, frozenset)):
+        yield from (("{…}", item) for item in value)
+    elif hasattr(value, "__dict__") and not isinstance(value, (type, types.ModuleType)):
+        yield from ((f".{name}", item) for name, item in vars(value).items())
+
+
+# --- meaning, not bytes ------------------------------------------------------------------------------------------------------
+
+
+def fingerprint(value: Any) -> str:
+    """32 hex digits that are equal for equal values in every process and under every hash seed.
+
+    Raises :class:`NotSerializable` for a value that has no state to look at (a lock, a socket, a generator).
+    """
+    hasher = blake3()
+    try:
+        _feed(value, hasher.update, {})
+    except (TypeError, pickle.PicklingError, AttributeError) as error:
+        raise _explain(value, error) from error
+    except RecursionError:  # nested deeper than Python's stack: bytes are the best there is
+        return digest([encode(value).header]).hex()
+    return hasher.hexdigest(DIGEST_BYTES)
+
+
+_PLAIN: dict[type, Callable[[Any], bytes]] = {
+    type(None): lambda _: b"N;",
+    bool: lambda v: b"T;" if v else b"F;",
+    int: lambda v: b"i%d;" % v,
+    float: lambda v: b"f" + struct.pack("<d", v),
+    complex: lambda v: b"c" + struct.pack("<dd", v.real, v.imag),
+    str: lambda v: b"s%d:" % len(v) + v.encode("utf-8", "surrogatepass"),
+    bytes: lambda v: b"b%d:" % len(v) + v,
+}
+
+
+def _feed(value: Any, put: Callable[[Bytes], object], seen: dict[int, int]) -> None:
+    cls = type(value)
+    plain = _PLAIN.get(cls)
+    if plain is not None:
+        put(plain(value))
+        return
+    if id(value) in seen:  # a circle: say where it closes. Values stay alive in the caller, so ids are unique here
+        put(b"@%d;" % seen[id(value)])
+        return
+    seen[id(value)] = len(seen)
+    if cls is list or cls is tuple:
+        put(b"%s%d:" % (b"l" if cls is list else b"t", len(value)))
+        for item in value:
+            _feed(item, put, seen)
+    elif cls is dict:
+        put(b"d%d:" % len(value))
+        for key, item in value.items():
+            _feed(key, put, seen)
+            _feed(item, put, seen)
+    elif cls is set or cls is frozenset:
+        put(b"S%d:" % len(value))
+        for one in sorted(fingerprint(item) for item in value):
+            put(one.encode())
+    else:
+        _feed_object(value, put, seen)
+    del seen[id(value)]
+
+
+def _feed_object(value: Any, put: Callable[[Bytes], object], seen: dict[int, int]) -> None:
+    if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
+        name = f"{value.__module__}:{value.__qualname__}"
+        put(b"g" + name.replace("__mp_main__", "__main__").encode() + b";")
+        if isinstance(value, types.FunctionType) and "<" in value.__qualname__:
+            put(code_fingerprint(value).encode())
+        return
+    if isinstance(value, enum.Enum):
+        put(f"e{type(value).__qualname__}.{value.name};".encode())
+        return
+    if isinstance(value, (bytearray, memoryview, pickle.PickleBuffer)):
+        raw = memoryview(value).cast("B")
+        put(b"B%d:" % raw.nbytes)
+        put(raw)
+        return
+    reduced = value.__reduce_ex__(5)
+    if isinstance(reduced, str):
+        put(b"r" + reduced.encode() + b";")
+        return
+    put(b"o")
+    for part in reduced:
+        _feed(list(part) if isinstance(part, Iterator) else part, put, seen)
+
+
+def code_fingerprint(function: Callable[..., Any]) -> str:
+    """What a function does, as ``cp311:<hex>``: byte code, constants and defaults, without file, line or comment.
+
+    Two fingerprints with different prefixes cannot be compared (another Python made them).
+    """
+    inner = getattr(function, "__wrapped__", function)
+    code = getattr(inner, "__code__", None)
+    prefix = f"cp{sys.version_info[0]}{sys.version_info[1]}:"
+    if code is None:  # a callable object or a C function: its name is all there is
+        return prefix + fingerprint(f"{getattr(inner, '__module__', '')}:{getattr(inner, '__qualname__', type(inner).__qualname__)}")
+    try:
+        defaults = fingerprint((inner.__defaults__, inner.__kwdefaults__))
+    except NotSerializable:
+        defaults = ""
+    return prefix + fingerprint((_code_parts(code), defaults))
+
+
+def _code_parts(code: types.CodeType) -> tuple[Any, ...]:
+    constants = tuple(_code_parts(c) if isinstance(c, types.CodeType) else c for c in code.co_consts)
+    return code.co_code, constants, code.co_names, code.co_varnames, code.co_argcount, code.co_kwonlyargcount, code.co_flags

@@ -1,0 +1,1 @@
+"""Where task code runs: the Executor seam (``base``) and what implements it."""

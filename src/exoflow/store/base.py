@@ -1,0 +1,140 @@
+"""The storage seam: what a Store and a BlobStore must promise.
+
+A store keeps, for each workflow, one **head** (a small row for listing and fencing) and a **journal** (an ordered list of opaque
+entries). It never looks inside an entry and never decides anything. The promises:
+
+1. **All or nothing, durable when it returns.** :meth:`Store.commit` takes many writes of many workflows, applies each whole or not at
+   all, and returns only when everything applied survives power loss (if ``durable`` is true).
+2. **Fenced.** A write is applied only if the workflow's epoch in the store equals the write's epoch, checked in the same transaction.
+   A refused write changes nothing and does not disturb the others.
+3. **Ordered.** Entries get consecutive ``seq`` numbers per workflow in the order in which they were committed; :meth:`Store.entries`
+   returns them in that order.
+4. **Honest.** What is returned passed its digest, or :class:`~exoflow.errors.StoreCorruptError` is raised (heads and entry bodies;
+   the payload of an entry is the caller's to check, because a damaged payload is a loss that can be repaired).
+5. **Thread-safe.** Any method may be called from any thread. After :meth:`Store.close` every method raises
+   :class:`~exoflow.errors.ClosedError`; after a fork, :class:`~exoflow.errors.ForkedHandleError`.
+
+Errors raised: StoreUnavailable, StorageFullError, StoreCorruptError, ClosedError, ForkedHandleError. After any of them, nothing of the
+call was applied, or (StoreUnavailable only) it is unknown; fencing and the journal's order make a second try safe to refuse.
+
+``testing/store_suite.py`` is this page as tests: a new store inherits it and sets one fixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from exoflow.codec import Bytes
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One journal entry: ``body`` is a record of the core, ``payload`` an inline value, both opaque. ``seq`` counts from 1."""
+
+    seq: int
+    body: bytes
+    payload: bytes | None = None
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """The row of a workflow that lists show and fences check.
+
+    ``epoch`` only grows. ``owner`` is the id of the engine that drives it, or None. Times are milliseconds since 1970 (UTC), for
+    people only: nothing is decided by them. ``digest`` fingerprints the definition and the arguments.
+    """
+
+    workflow_id: str
+    epoch: int
+    owner: str | None
+    status: str
+    created_ms: int
+    updated_ms: int
+    digest: str
+    note: str = ""
+
+
+class Write(msgspec.Struct, frozen=True, kw_only=True):
+    """One workflow's share of a commit: append ``entries`` (body, payload), retire old ones, change the head.
+
+    With ``create`` the workflow must not exist yet and ``head`` is stored as given. Otherwise the stored epoch must equal ``epoch``, and
+    ``head``, if not None, replaces status, owner, updated_ms and note (never id, epoch, created_ms or digest).
+    ``retire`` lists seqs that recovery no longer needs; they stay readable as history.
+    """
+
+    workflow_id: str
+    epoch: int
+    entries: tuple[tuple[bytes, bytes | None], ...] = ()
+    retire: tuple[int, ...] = ()
+    head: Head | None = None
+    create: bool = False
+
+
+Verdict = Literal["applied", "fenced", "exists", "missing"]
+"""What became of a write: applied; refused because the epoch moved on, the workflow exists already, or it does not exist."""
+
+
+class OwnerRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An engine that drives workflows. ``beat`` grows while it lives; ``lock_path`` names a file locked by every process of it."""
+
+    owner: str
+    host: str
+    pid: int
+    lock_path: str
+    beat: int
+    lease_s: float
+
+
+class BlobStore(Protocol):
+    """Large payloads by content. A blob is immutable; its name is the digest of its bytes, so writing it twice is harmless."""
+
+    def put(self, pieces: Iterable[Bytes]) -> str:
+        """Store the concatenation of ``pieces`` and return its name. Durable (file and folder flushed) when it returns."""
+
+    def open(self, name: str) -> memoryview:
+        """A read view of the blob, verified against its name. Raises LookupError if absent, ValueError if a byte has changed."""
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Forget these blobs; absent ones are no error. Views that are open stay readable."""
+
+    def names(self) -> Iterable[str]:
+        """Every blob that is stored, in no particular order."""
+
+
+class Store(Protocol):
+    """Journals, heads and owners. See the top of this module for the promises that all methods share."""
+
+    url: str
+    """How to open it again, without secrets."""
+    durable: bool
+    """Whether a returned commit survives the loss of this process."""
+    blobs: BlobStore
+
+    def commit(self, writes: Sequence[Write]) -> list[Verdict]:
+        """Apply ``writes`` in one durable transaction; one verdict each, in order."""
+
+    def claim(self, workflow_id: str, *, epoch: int, owner: str | None) -> int | None:
+        """Take (or with ``owner=None`` give back) a workflow whose epoch is ``epoch``. Returns the new epoch, ``epoch + 1``, or None
+        if someone else moved it first. Durable when it returns."""
+
+    def head(self, workflow_id: str) -> Head | None:
+        """The head, or None if there is no such workflow."""
+
+    def heads(self, *, status: Sequence[str] = (), after: str = "", limit: int = 500) -> list[Head]:
+        """Up to ``limit`` heads whose id sorts behind ``after``, in the order of ids; all statuses if none is named."""
+
+    def entries(self, workflow_id: str, *, retired: bool = False) -> list[Entry]:
+        """The journal in order; without ``retired``, only what recovery needs. Empty if there is no such workflow."""
+
+    def delete(self, workflow_id: str, *, epoch: int) -> bool:
+        """Forget the workflow and its journal if its epoch is ``epoch``. True if it was deleted."""
+
+    def beat(self, row: OwnerRow | None, *, owner: str = "") -> None:
+        """Insert or replace an owner's row; with ``row=None``, remove the row of ``owner``."""
+
+    def owners(self) -> list[OwnerRow]:
+        """Every owner's row."""
+
+    def close(self) -> None:
+        """Release everything. Calling it twice is no error."""

@@ -1,0 +1,75 @@
+"""An attempt as data: what to run, and how it can end. Shared by whoever submits attempts and whoever runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from exoflow.worker.context import TaskContext
+
+
+class TaskCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt to run. ``key`` is unique among the calls of an engine; ``load()`` gives ``(args, kwargs)`` and runs on the executor's
+    side of the submitting process, because it may read files. ``timeout`` is not here: the engine calls ``stop``."""
+
+    key: str
+    function: Callable[..., Any]
+    load: Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]
+    context: TaskContext
+
+
+class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """An exception as data: ``type_name`` (``module.Class``), every base class's name, text and traceback, both cut to 64 KiB.
+    ``pickled`` is the exception itself where it survives pickling, for callers in another process to raise."""
+
+    type_name: str
+    bases: tuple[str, ...]
+    text: str
+    traceback: str
+    pickled: bytes | None = None
+
+
+class Returned(msgspec.Struct, frozen=True):
+    """The function returned ``value`` (an object of this process, or Encoded)."""
+
+    value: Any
+
+
+class Raised(msgspec.Struct, frozen=True):
+    """The function raised. ``error`` is the exception object where it is at hand in this process."""
+
+    info: ErrorInfo
+    error: BaseException | None = None
+
+
+class Died(msgspec.Struct, frozen=True):
+    """The worker died or became unreachable; whether the function had effects is unknown."""
+
+    reason: str
+
+
+class Stopped(msgspec.Struct, frozen=True):
+    """The attempt was stopped on request before it ended by itself (or before it began, if ``began`` is False)."""
+
+    began: bool = True
+
+
+class InputsLost(msgspec.Struct, frozen=True):
+    """``load()`` could not get the outputs of ``tasks``; the function did not run. ``reason`` is for people."""
+
+    tasks: tuple[str, ...]
+    reason: str
+
+
+Outcome = Returned | Raised | Died | Stopped | InputsLost
+Done = Callable[[Outcome], None]
+
+
+class LostInputs(Exception):
+    """Raised by ``TaskCall.load`` when inputs cannot be had; executors turn it into :class:`InputsLost`."""
+
+    def __init__(self, tasks: tuple[str, ...], reason: str) -> None:
+        super().__init__(reason)
+        self.tasks, self.reason = tasks, reason

@@ -1,0 +1,49 @@
+"""What a running task may ask: who it is, which attempt this is, and its idempotency key."""
+
+from __future__ import annotations
+
+import hashlib
+from contextvars import ContextVar
+
+import msgspec
+
+from exoflow.errors import WrongContextError
+
+
+class TaskContext(msgspec.Struct, frozen=True, kw_only=True):
+    """The running attempt. ``attempt`` counts from 1 within the workflow's epoch; ``basis`` names the versions of the inputs."""
+
+    workflow_id: str
+    task_id: str
+    attempt: int
+    epoch: int
+    basis: int
+
+    @property
+    def idempotency_key(self) -> str:
+        """40 characters, equal over all attempts of this task that see the same input versions, different otherwise.
+
+        Hand it to whatever the task talks to (a payment provider, a ``UNIQUE`` column), so that a second attempt is recognised.
+        """
+        text = f"{self.workflow_id}\0{self.task_id}\0{self.basis}"
+        return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+_current: ContextVar[TaskContext | None] = ContextVar("exoflow_task", default=None)
+
+
+def current_task() -> TaskContext:
+    """The context of the task that calls this. Raises :class:`~exoflow.errors.WrongContextError` outside a task."""
+    context = _current.get()
+    if context is None:
+        raise WrongContextError(message="current_task() was called outside a running task; pass what you need as an argument instead")
+    return context
+
+
+def inside_task() -> TaskContext | None:
+    """The context of the running task, or None outside one."""
+    return _current.get()
+
+
+set_current = _current.set
+reset_current = _current.reset
