@@ -1,0 +1,99 @@
+# What a contributor types. `make` or `make help` lists it.
+#
+# Any of these works as the first command in a fresh clone, on a machine with make and Python 3.11 or newer: what it needs is installed
+# from the hash-pinned files in requirements/ into .venv (or .venv-demo) first. A stamp file remembers that, so it happens once.
+#
+#   BASE_PYTHON   the Python from which those environments are made        make BASE_PYTHON=python3.13 setup
+#   PYTHON        an environment of your own; nothing is installed then    make PYTHON=python test
+#   DEMO_PYTHON   the same for the demo
+#   ARGS          passed on to test, bench, demo, diagram and lock         make test ARGS="-k fencing -n 0"
+
+BASE_PYTHON ?= python3
+ARGS ?=
+
+DEV_STAMP := .venv/.installed
+DEMO_STAMP := .venv-demo/.installed
+ifndef PYTHON
+PYTHON := .venv/bin/python
+DEV_READY := $(DEV_STAMP)
+endif
+ifndef DEMO_PYTHON
+DEMO_PYTHON := .venv-demo/bin/python
+DEMO_READY := $(DEMO_STAMP)
+endif
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup check format test coverage demo bench diagram lock clean
+
+help: ## list these commands
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(DEV_READY) ## install what development needs into .venv
+
+check: $(DEV_READY) ## format, lint, types, imports, tests/core and tests/architecture: before each commit
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy --strict src
+	$(PYTHON) -c "from importlinter.cli import lint_imports_command as lint; lint()" --no-logo
+	$(PYTHON) -m pytest -q tests/core tests/architecture
+
+format: $(DEV_READY) ## lay out the code and repair what can be repaired without thought
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+# All of the tests run even if the core misses its coverage, and pytest's summary comes last. With ARGS (a selection), no coverage.
+test: $(DEV_READY) ## all tests, after the core's coverage
+	@status=0; \
+	if [ -z '$(ARGS)' ]; then $(MAKE) --no-print-directory coverage || status=$$?; fi; \
+	$(PYTHON) -m pytest -n logical $(ARGS) || status=$$?; \
+	exit $$status
+
+coverage: $(DEV_READY) ## tests/core alone must cover 98 % of the branches of src/exoflow/core
+	$(PYTHON) -m coverage run -m pytest -q tests/core
+	$(PYTHON) -m coverage report --fail-under=98
+
+demo: $(DEMO_READY) ## kill a training run of handwritten digits and watch it go on
+	PYTHONPATH='$(CURDIR)/src' $(DEMO_PYTHON) examples/digits/demo.py $(ARGS)
+
+bench: $(DEV_READY) ## measure; make bench ARGS=--help says what
+	$(PYTHON) -m benchmarks $(ARGS)
+
+diagram: $(DEV_READY) ## write docs/state_machine.md anew from the transition table
+	$(PYTHON) tools/state_diagram.py $(ARGS)
+
+# Pins that still fit are kept; make lock ARGS=--upgrade moves them all.
+COMPILE = $(PYTHON) -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command "make lock" $(ARGS)
+
+lock: $(DEV_READY) ## write requirements/*.txt anew from pyproject.toml
+	$(COMPILE) --output-file requirements/runtime.txt
+	$(COMPILE) --extra demo --output-file requirements/demo.txt
+	$(COMPILE) --extra demo --group dev --output-file requirements/dev.txt
+
+clean: ## remove environments, caches and build output
+	rm -rf .venv .venv-demo build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests examples benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# --- environments ----------------------------------------------------------------------------------------------------------------
+
+# $(call environment,FOLDER): make a virtual environment unless it is there. Git must not see it.
+define environment
+	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make BASE_PYTHON=python3.11 setup")'
+	@test -x $(1)/bin/python || $(BASE_PYTHON) -m venv $(1) || { rm -rf $(1); exit 1; }
+	@echo '*' > $(1)/.gitignore
+	@echo "Installing into $(1) (once) ..."
+endef
+
+$(DEV_STAMP): requirements/dev.txt pyproject.toml
+	$(call environment,.venv)
+	.venv/bin/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	.venv/bin/python -m pip install --quiet --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(DEMO_STAMP): requirements/demo.txt
+	$(call environment,.venv-demo)
+	.venv-demo/bin/python -m pip install --quiet --require-hashes -r requirements/demo.txt
+	@touch $@
