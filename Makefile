@@ -44,16 +44,15 @@ format: $(DEV_READY) ## lay out the code and repair what can be repaired without
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
 
-# All of the tests run even if the core misses its coverage, and pytest's summary comes last. With ARGS (a selection), no coverage.
-test: $(DEV_READY) ## all tests, after the core's coverage
-	@status=0; \
-	if [ -z '$(ARGS)' ]; then $(MAKE) --no-print-directory coverage || status=$$?; fi; \
-	$(PYTHON) -m pytest -n logical $(ARGS) || status=$$?; \
-	exit $$status
+MEASURE_CORE = $(PYTHON) -m coverage run -m pytest -q tests/core && $(PYTHON) -m coverage report --fail-under=98
 
-coverage: $(DEV_READY) ## tests/core alone must cover 98 % of the branches of src/exoflow/core
-	$(PYTHON) -m coverage run -m pytest -q tests/core
-	$(PYTHON) -m coverage report --fail-under=98
+# All tests run even if the core misses its coverage, and pytest's summary comes last. With ARGS, which select tests, no coverage.
+test: $(DEV_READY) ## all tests, after the core's coverage
+	status=0; $(if $(strip $(ARGS)),,{ $(MEASURE_CORE); } || status=$$?;) \
+	$(PYTHON) -m pytest -n logical $(ARGS) || status=$$?; exit $$status
+
+coverage: $(DEV_READY) ## tests/core alone must cover 98 % of src/exoflow/core, lines and branches
+	$(MEASURE_CORE)
 
 demo: $(DEMO_READY) ## kill a training run of handwritten digits and watch it go on
 	PYTHONPATH='$(CURDIR)/src' $(DEMO_PYTHON) examples/digits/demo.py $(ARGS)
