@@ -1,0 +1,135 @@
+"""What is wanted: which outputs somebody still needs, and what must run (again) to get them.
+
+Demand starts at the root, whose output the caller wants, and at every rollback that is to come, which needs the values that its task
+got. It goes upstream only as far as outputs are not at hand. So a fresh workflow, a crash and a lost worker are one case: tasks that
+nobody needs any more are never run again (docs/semantics.md, section 3).
+"""
+
+from __future__ import annotations
+
+from exoflow.core.commands import Release
+from exoflow.core.ids import UNEXECUTED
+from exoflow.core.state import COUNTING, Phase, Saving, State, Task
+from exoflow.core.withdrawal import condemn_downstream
+from exoflow.errors import EngineBug
+
+_AT_REST = frozenset({Phase.IDLE, Phase.DONE})
+
+
+def want(state: State, task: Task, phase: Phase = Phase.WAITING) -> None:
+    """``task`` must run (or, with UNDO_WAITING, be rolled back): claim its inputs, and run whatever is needed for those."""
+    stack = [(task, phase)]
+    while stack:
+        here, phase = stack.pop()
+        if phase is Phase.WAITING and here.phase not in _AT_REST:
+            continue  # on its way already
+        if phase is Phase.WAITING and not here.deterministic and here.dirty:
+            if here.condemned:
+                raise EngineBug(message=f"a rollback needs the old output of '{here.id}', which cannot be made again", story="")
+            _renew(state, here)
+        state.move(here, phase)
+        claims_new = not here.wanting
+        here.wanting = True
+        for up in here.reads:
+            if claims_new:
+                up.claims += 1
+            if not up.at_hand and up.phase in _AT_REST and (here.condemned or not up.condemned):
+                stack.append((up, Phase.WAITING))
+        if phase is Phase.WAITING:
+            for up in here.after:
+                if up.version == UNEXECUTED and up.phase in _AT_REST and not up.condemned:
+                    stack.append((up, Phase.WAITING))
+        count_missing(here)
+        state.agenda.append(here)
+
+
+def count_missing(task: Task) -> None:
+    """Set ``missing`` from the facts."""
+    task.missing = sum(not up.usable_by(task) for up in task.reads)
+    if task.phase is not Phase.UNDO_WAITING:
+        task.missing += sum(not up.precedes(task) for up in task.after)
+
+
+def _renew(state: State, task: Task) -> None:
+    """A nondeterministic task is about to make a new version: nothing that saw an old one may stay."""
+    task.version = UNEXECUTED
+    task.durable = False
+    condemn_downstream(state, task)
+
+
+def release_claims(state: State, task: Task) -> None:
+    """``task`` has what it needed from its inputs."""
+    if not task.wanting:
+        return
+    task.wanting = False
+    for up in task.reads:
+        up.claims -= 1
+        if up.claims == 0:
+            release(state, up)
+
+
+def release(state: State, task: Task) -> None:
+    """Let the output go from memory if nothing needs it there."""
+    if task.present and task.claims == 0 and task.saving is not Saving.ENCODING and task.phase is Phase.DONE:
+        task.present = False
+        state.commands.append(Release(task=task.id))
+
+
+def became_usable(state: State, task: Task) -> None:
+    """The output of ``task``, which had not been executed before, can be read from now on: count down whoever waits for it."""
+    for reader in task.readers:
+        if reader.phase in COUNTING:
+            _count_down(state, reader)
+    for later in task.before:
+        if later.phase is Phase.WAITING:
+            _count_down(state, later)
+
+
+def _count_down(state: State, task: Task) -> None:
+    task.missing -= 1
+    if task.missing == 0:
+        state.agenda.append(task)
+
+
+def recount_downstream(state: State, task: Task) -> None:
+    """Whether the output of ``task`` is usable may have changed either way: count anew whoever waits for inputs."""
+    for down in task.downs:
+        if down.phase in COUNTING:
+            recount(state, down)
+
+
+def recount(state: State, task: Task) -> None:
+    """Set ``missing`` of a waiting task from the facts, and let it be looked at if nothing is missing."""
+    count_missing(task)
+    if task.missing == 0:
+        state.agenda.append(task)
+    elif task.phase is Phase.HELD:
+        state.move(task, Phase.WAITING)
+
+
+def wait_again(state: State, task: Task) -> None:
+    """A task that holds its claims (it was running, pausing or being undone) is to run again."""
+    state.move(task, Phase.WAITING)
+    recount(state, task)
+    if task.missing:  # inputs may have been lost meanwhile
+        want_inputs(state, task)
+
+
+def want_inputs(state: State, task: Task) -> None:
+    for up in task.reads:
+        if not up.at_hand and up.phase in _AT_REST and (task.condemned or not up.condemned):
+            want(state, up)
+
+
+def lose(state: State, task: Task) -> None:
+    """The output is gone from where it was. If it is saved it will be loaded; otherwise, if somebody needs it, it is made again."""
+    if not task.present:
+        return
+    task.present = False
+    if task.saving is Saving.ENCODING:
+        state.set_saving(task, Saving.NOT)
+    if task.durable:
+        return
+    recount_downstream(state, task)
+    if task.claims and task.saving is Saving.NOT and task.phase is Phase.DONE:
+        want(state, task)

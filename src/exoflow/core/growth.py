@@ -1,0 +1,99 @@
+"""Sub-workflows: a task that returned a DAG. The DAG's tasks read their parent (its output holds their arguments, and its version their
+existence); whoever read the parent reads the DAG's root instead."""
+
+from __future__ import annotations
+
+from exoflow.core import demand
+from exoflow.core.commands import Grow
+from exoflow.core.graph import Graph
+from exoflow.core.ids import child_scope
+from exoflow.core.journal import TasksWithdrawn
+from exoflow.core.state import Orphan, Phase, State, Task
+from exoflow.errors import EngineBug
+
+
+def build(state: State, graph: Graph) -> Task:
+    """The tasks of a whole workflow; returns the root's."""
+    tasks = _link(state, graph, None, "")
+    return tasks[graph.root]
+
+
+def _link(state: State, graph: Graph, parent: Task | None, scope: str) -> dict[str, Task]:
+    tasks: dict[str, Task] = {}
+    for spec in graph.tasks:
+        task = Task(spec, parent, f"{scope}/{spec.id}" if scope else "")
+        reads = tuple(tasks[up] for up in spec.reads)
+        task.reads = (parent, *reads) if parent is not None else reads
+        task.after = tuple(tasks[up] for up in spec.after)
+        for up in task.reads:
+            up.readers.append(task)
+        for up in task.after:
+            up.before.append(task)
+        tasks[spec.id] = state.add(task)
+    return tasks
+
+
+def grow(state: State, task: Task, graph: Graph) -> None:
+    """Put the DAG that ``task`` returned in the place of its output."""
+    tail_of_parent = task.parent is not None and task.parent.tail is task
+    scope = child_scope(task.id, tail=tail_of_parent)
+    readers, before = task.readers, task.before
+    task.readers, task.before = [], []
+    kids = _link(state, graph, task, scope)
+    tail = kids[graph.root]
+    task.kids, task.tail, task.growth = list(kids.values()), tail, graph
+    for reader in readers:
+        reader.reads = tuple(tail if up is task else up for up in reader.reads)
+    for later in before:
+        later.after = tuple(tail if up is task else up for up in later.after)
+    tail.readers += readers
+    tail.before += before
+    moved = sum(reader.wanting for reader in readers)
+    if state.root is task:
+        state.root = tail
+        moved += 1
+    task.claims -= moved
+    tail.claims += moved
+    state.commands.append(Grow(task=task.id, scope=scope, names=tuple(kids)))
+    for kid in task.kids:
+        _adopt(state, kid)
+    demand.recount_downstream(state, tail)
+    state.stability.rewire(task)
+
+
+def start(state: State, task: Task) -> None:
+    """Want what the sub-workflow of ``task`` owes to those who wait for it."""
+    tail = task.tail
+    if tail is not None and not tail.at_hand:
+        demand.want(state, tail)
+
+
+def _adopt(state: State, kid: Task) -> None:
+    """Give a task back what the journal says of it, if that belongs to this version of its parent."""
+    orphan = state.orphans.pop(kid.id, None)
+    if orphan is None:
+        return
+    parent = kid.parent
+    if parent is None or orphan.parent_version != parent.version:
+        if orphan.effect:
+            raise EngineBug(message=f"the effect of '{kid.id}' stands on a version of '{orphan.parent}' that is gone", story="")
+        if orphan.saved is not None:
+            state.records.append(TasksWithdrawn(tasks=(kid.id,)))
+        return
+    restore(state, kid, orphan)
+
+
+def restore(state: State, task: Task, orphan: Orphan) -> None:
+    """Set the durable facts of ``task``."""
+    task.failures, task.deaths, task.effect = orphan.failures, orphan.deaths, orphan.effect
+    task.attempt, task.basis = orphan.intent
+    saved = orphan.saved
+    if saved is None:
+        return
+    task.version, task.basis, task.caught = saved.version, saved.basis, saved.caught
+    task.attempt = max(task.attempt, saved.attempt)
+    task.times, task.meaning = (saved.started_ms, saved.ended_ms), saved.stored.meaning
+    task.durable = True
+    state.move(task, Phase.DONE)
+    if saved.growth is not None:
+        grow(state, task, saved.growth)

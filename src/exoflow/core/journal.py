@@ -1,0 +1,181 @@
+"""Journal records: the only truth. ``encode``/``decode`` turn them into bytes; ``fold`` (in ``replay``) turns them into state.
+
+Each record says what became true when it became durable. Numbers are small and names short because a large workflow has many.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from exoflow.core.graph import Graph, TaskSpec
+
+RECORD_VERSION = 1
+
+
+class Stored(msgspec.Struct, frozen=True, array_like=True):
+    """Where the bytes of a value are: inline in the entry's payload, or in the blob of that name. ``digest`` is over the framed bytes.
+    ``meaning`` is the fingerprint of a deterministic task's output, to audit a later run against; empty if not taken."""
+
+    size: int
+    digest: bytes
+    blob: str | None = None
+    meaning: str = ""
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Why an attempt failed, as data. ``kind``: ``raised`` (an exception), ``died`` (the worker), ``timeout``, ``final`` (not worth
+    retrying). ``types`` are the names of the exception's class and its bases."""
+
+    kind: str
+    types: tuple[str, ...]
+    text: str
+    traceback: str = ""
+    pickled: bytes | None = None
+
+
+class _Record(msgspec.Struct, frozen=True, tag_field="r", kw_only=True, omit_defaults=True):
+    pass
+
+
+class WorkflowBegan(_Record, frozen=True, kw_only=True, tag="began"):
+    """First record. The entry's payload (or blob) holds the definition and the arguments."""
+
+    version: int
+    graph: Graph
+    plan: Stored
+    auto: bool = False
+    undo_on_failure: bool = False
+
+
+class OutputSaved(_Record, frozen=True, kw_only=True, tag="saved"):
+    """An output is durable, under this version. ``parent_version`` ties a task of a sub-workflow to the shape it belongs to."""
+
+    task: str
+    attempt: int
+    epoch: int
+    version: int
+    basis: int
+    stored: Stored
+    parent: str = ""
+    parent_version: int = 0
+    growth: Graph | None = None
+    caught: bool = False
+    started_ms: int = 0
+    ended_ms: int = 0
+
+
+class AttemptIntended(_Record, frozen=True, kw_only=True, tag="intent"):
+    """An attempt that may have an effect is about to start."""
+
+    task: str
+    attempt: int
+    epoch: int
+    basis: int
+    parent: str = ""
+    parent_version: int = 0
+
+
+class AttemptFailed(_Record, frozen=True, kw_only=True, tag="failed"):
+    """An attempt raised (or timed out), and another may follow. ``failures`` counts them all."""
+
+    task: str
+    attempt: int
+    failures: int
+    failure: Failure
+    parent: str = ""
+    parent_version: int = 0
+
+
+class WorkerDied(_Record, frozen=True, kw_only=True, tag="died"):
+    """An attempt's worker died. ``deaths`` counts them all."""
+
+    task: str
+    attempt: int
+    deaths: int
+    reason: str
+    parent: str = ""
+    parent_version: int = 0
+
+
+class EffectUndone(_Record, frozen=True, kw_only=True, tag="undone"):
+    """The rollback of an attempt finished: its external output no longer stands."""
+
+    task: str
+    attempt: int
+
+
+class EffectSettled(_Record, frozen=True, kw_only=True, tag="settled"):
+    """A doubt was answered: the effect of a committing task did not happen (if it did, OutputSaved follows)."""
+
+    task: str
+
+
+class TasksWithdrawn(_Record, frozen=True, kw_only=True, tag="withdrawn"):
+    """Outputs that rest on a version that will be replaced: they are void."""
+
+    tasks: tuple[str, ...]
+
+
+class OutputSpoiled(_Record, frozen=True, kw_only=True, tag="spoiled"):
+    """Saved bytes turned out damaged: the output is no longer durable."""
+
+    task: str
+
+
+class TailKept(_Record, frozen=True, kw_only=True, tag="tail"):
+    """A finished stretch of a loop was dropped from the state: ``head``'s sub-workflow is now just ``task``, which is saved itself."""
+
+    head: str
+    task: TaskSpec
+
+
+class CancelDecided(_Record, frozen=True, kw_only=True, tag="cancel"):
+    undo: bool = False
+
+
+class WorkflowResumed(_Record, frozen=True, kw_only=True, tag="resumed"):
+    """A stopped workflow goes on: failures and deaths are forgiven."""
+
+
+class WorkflowEnded(_Record, frozen=True, kw_only=True, tag="ended"):
+    """``status`` as in core.state.Status. For FAILED, IN_DOUBT and BLOCKED, ``task`` and ``failure`` say why. ``undone`` says that external
+    outputs were rolled back. ``standing`` names tasks whose external outputs stand, or may."""
+
+    status: str
+    task: str = ""
+    attempt: int = 0
+    failure: Failure | None = None
+    undone: bool = False
+    standing: tuple[str, ...] = ()
+
+
+Record = (
+    WorkflowBegan
+    | OutputSaved
+    | AttemptIntended
+    | AttemptFailed
+    | WorkerDied
+    | EffectUndone
+    | EffectSettled
+    | TasksWithdrawn
+    | OutputSpoiled
+    | TailKept
+    | CancelDecided
+    | WorkflowResumed
+    | WorkflowEnded
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
+
+
+def encode(record: Record) -> bytes:
+    return _encoder.encode(record)
+
+
+def decode(body: bytes) -> Record:
+    """The record in ``body``. Raises ValueError if it is none (or one of a newer version)."""
+    try:
+        return _decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"not a journal record: {error}") from error

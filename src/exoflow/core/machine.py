@@ -1,0 +1,172 @@
+"""The only door to the core: ``Machine.handle(event)`` → commands. It also keeps the story of what happened."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from exoflow.core import demand, ending, journal, readiness, replay, transitions
+from exoflow.core import events as ev
+from exoflow.core.annotations import Kind
+from exoflow.core.commands import Announce, Append, Command
+from exoflow.core.graph import Graph
+from exoflow.core.ids import UNEXECUTED
+from exoflow.core.journal import Record
+from exoflow.core.readiness import GATE
+from exoflow.core.state import Phase, State, Status, Task
+from exoflow.errors import EngineBug
+
+_STORY_LENGTH = 4000
+
+
+class Machine:
+    """One workflow. Deterministic: the commands depend on the sequence of events and on nothing else."""
+
+    def __init__(self, state: State, graph: Graph | None = None) -> None:
+        """``state`` folded from a journal; or a new one, and the ``graph`` of a workflow that is to begin."""
+        self.state = state
+        self._graph = graph
+        self._ticket = 0
+        self._on_the_way: deque[tuple[int, tuple[Record, ...]]] = deque()
+        self._turn = 0
+        self._story: deque[tuple[int, str, str]] = deque(maxlen=_STORY_LENGTH)
+
+    def handle(self, event: ev.Event) -> list[Command]:
+        """Take one event in; return what must be done about it. Raises EngineBug, with the story, if a law of the core is broken; the
+        machine must not be used after that."""
+        self._turn += 1
+        try:
+            self._note(event)
+            self._settle()
+        except EngineBug as bug:
+            bug.fields["story"] = self.story(getattr(event, "task", None))
+            raise
+        commands = self.state.commands
+        self.state.commands = []
+        return commands
+
+    def _note(self, event: ev.Event) -> None:
+        kind = type(event)
+        table = transitions.TASK_EVENTS.get(kind)
+        if table is not None:
+            self._note_attempt(event, table)
+        elif kind is ev.Appended:
+            self._appended(event.ticket)  # type: ignore[union-attr]
+        elif kind in transitions.DOUBT_EVENTS:
+            task = self.state.tasks.get(event.task)  # type: ignore[union-attr]
+            if task is not None:
+                transitions.DOUBT_EVENTS[kind](self.state, task, event)
+        elif isinstance(event, ev.OutputsLost):
+            self._outputs_lost(event)
+        elif isinstance(event, ev.CancelAsked):
+            self._cancel_asked(event)
+        elif isinstance(event, ev.Began):
+            self._began(event)
+        elif isinstance(event, ev.Recovered):
+            self._recovered(event)
+
+    def _note_attempt(self, event: ev.Event, table: list[tuple[frozenset[Phase], transitions.Handler]]) -> None:
+        name: str = event.task  # type: ignore[union-attr]
+        task = self.state.tasks.get(name)
+        what = type(event).__name__
+        if task is not None and task.attempt == event.attempt:  # type: ignore[union-attr]
+            for phases, handler in table:
+                if task.phase in phases:
+                    self._story.append((self._turn, name, what))
+                    handler(self.state, task, event)
+                    return
+        self._story.append((self._turn, name, f"{what}, late: refused"))
+
+    def _settle(self) -> None:
+        state = self.state
+        agenda = state.agenda
+        while True:
+            while agenda:
+                readiness.review(state, agenda.popleft())
+            ending.review(state)
+            if not agenda:
+                break
+        if state.records:
+            self._ticket += 1
+            records = tuple(state.records)
+            state.records = []
+            self._on_the_way.append((self._ticket, records))
+            status = Status(state.outcome.status) if state.outcome is not None else Status.RUNNING
+            state.commands.append(Append(ticket=self._ticket, records=records, status=status))
+
+    # --- events about the whole workflow -------------------------------------------------------------------------------------
+
+    def _appended(self, ticket: int) -> None:
+        while self._on_the_way and self._on_the_way[0][0] <= ticket:
+            for record in self._on_the_way.popleft()[1]:
+                handler = transitions.DURABLE.get(type(record))
+                if handler is not None:
+                    handler(self.state, record)
+
+    def _began(self, event: ev.Began) -> None:
+        if self._graph is None:
+            raise EngineBug(message="a workflow began without a graph", story="")
+        record = journal.WorkflowBegan(
+            version=journal.RECORD_VERSION,
+            graph=self._graph,
+            plan=event.plan,
+            auto=event.auto,
+            undo_on_failure=event.undo_on_failure,
+        )
+        self._graph = None
+        replay.begin(self.state, record)
+        self.state.status = Status.PENDING
+        self.state.records.append(record)
+
+    def _recovered(self, event: ev.Recovered) -> None:
+        state = self.state
+        replay.mark_forgotten(state)
+        if state.status.ended:
+            if not event.resumed:
+                state.commands.append(Announce(status=state.status))
+                return
+            replay.apply(state, journal.WorkflowResumed())
+            state.records.append(journal.WorkflowResumed())
+        if state.cancelling:
+            ending.cancel(state, undo=state.undo_cancelled)
+        transitions.start(state)
+
+    def _outputs_lost(self, event: ev.OutputsLost) -> None:
+        for name in event.tasks:
+            task = self.state.tasks.get(name)
+            if task is not None:
+                self._story.append((self._turn, name, "OutputsLost"))
+                demand.lose(self.state, task)
+        self.state.agenda.extend(task for task in self.state.tasks.values() if task.phase is Phase.HELD)
+
+    def _cancel_asked(self, event: ev.CancelAsked) -> None:
+        if self.state.outcome is None and not self.state.cancelling:
+            self.state.cancelling = True
+            self.state.records.append(journal.CancelDecided(undo=event.undo))
+
+    # --- looking in ----------------------------------------------------------------------------------------------------------
+
+    def inputs_of(self, task: str) -> Sequence[str]:
+        """Whose outputs a task reads, in the order of its specification; behind its parent, if it has one."""
+        return [up.id for up in self.state.tasks[task].reads]
+
+    def story(self, task: str | None = None) -> str:
+        """What happened to a task (or to all), where it is now, and what it waits for."""
+        lines = [f"turn {turn}: {name}: {what}" for turn, name, what in self._story if task in (None, name)]
+        state = self.state
+        if task is None:
+            lines.append(f"workflow {state.workflow_id} is {state.status}, epoch {state.epoch}")
+        elif task in state.tasks:
+            lines.append(self._where(state.tasks[task]))
+        return "\n".join(lines)
+
+    def _where(self, task: Task) -> str:
+        facts = [word for word in ("present", "durable", "effect", "condemned") if getattr(task, word)]
+        text = f"now: {task.phase.name}, attempt {task.attempt}, {', '.join(facts) or 'nothing at hand'}"
+        if task.phase is Phase.WAITING:
+            missing = [up.id for up in task.ups if up.version == UNEXECUTED or not up.at_hand]
+            text += f"; waits for {', '.join(missing[:10])}"
+        elif task.phase is Phase.HELD and task.kind is not Kind.INTERNAL:
+            path = [f"{prop.name.lower()}({up.id})" for prop, up in self.state.stability.blame_path(GATE[task.kind], task)]
+            text += f"; the commit rule holds it back: {' needs '.join(path[:10])}"
+        return text

@@ -1,0 +1,121 @@
+"""Joint conditions: when a task may start, when a rollback may run. ``review`` is called for every task that something may have changed
+for, and takes it as far as it can go."""
+
+from __future__ import annotations
+
+from exoflow.core import demand, withdrawal
+from exoflow.core.annotations import Kind
+from exoflow.core.commands import Ask, Run, SetTimer, Undo
+from exoflow.core.ids import UNEXECUTED, basis_of
+from exoflow.core.journal import AttemptIntended
+from exoflow.core.stability import Prop
+from exoflow.core.state import Ending, Phase, Saving, State, Status, Task
+
+GATE = {Kind.COMMITTING: Prop.STABLE, Kind.UNDOABLE: Prop.RECOVERABLE}
+
+
+def review(state: State, task: Task) -> None:
+    """Take ``task`` as far as it can go now."""
+    if not state.has(task):
+        return
+    if task.phase is Phase.WAITING or task.phase is Phase.HELD:
+        if task.missing == 0 and task.holds == 0 and _may_start(state, task):
+            _start(state, task)
+    elif task.phase is Phase.UNDO_WAITING:
+        if task.missing == 0 and task.holds == 0:
+            _undo(state, task)
+    elif task.condemned:
+        withdrawal.review(state, task)
+
+
+def _may_start(state: State, task: Task) -> bool:
+    """While the workflow winds down, only outputs that a rollback needs are made again."""
+    if state.status is not Status.RUNNING or state.cancelling or state.ending is not None:
+        return state.unwinding is not None and task.deterministic and task.version != UNEXECUTED
+    return True
+
+
+def _start(state: State, task: Task) -> None:
+    if task.effect:  # of an earlier attempt, whose output is not to be had
+        if task.kind is Kind.UNDOABLE:
+            _undo(state, task)
+        else:
+            _doubt(state, task)
+        return
+    gate = GATE.get(task.kind)
+    if gate is not None and not task.condemned and not state.stability.ask(gate, task):
+        state.move(task, Phase.HELD)
+        _press(state, task, gate)
+        return
+    if task.kids is not None and not task.deterministic:
+        withdrawal.collapse(state, task)
+    task.attempt += 1
+    task.asked = 0
+    task.caught = False
+    task.failure = None
+    task.basis = basis_of(up.version for up in task.reads)
+    if task.spec.annotations.leaves_intent:
+        task.effect = True
+        parent = task.parent
+        state.records.append(
+            AttemptIntended(
+                task=task.id,
+                attempt=task.attempt,
+                epoch=state.epoch,
+                basis=task.basis,
+                parent=parent.id if parent else "",
+                parent_version=parent.version if parent else 0,
+            )
+        )
+        state.move(task, Phase.STARTING)
+    else:
+        run(state, task)
+
+
+def run(state: State, task: Task) -> None:
+    """Everything that must be durable before the function starts is."""
+    state.move(task, Phase.RUNNING)
+    save = task.needs_saving or task is state.root
+    state.commands.append(Run(task=task.id, attempt=task.attempt, basis=task.basis, save=save))
+    if task.spec.timeout_s is not None:
+        state.commands.append(SetTimer(task=task.id, attempt=task.attempt, key="timeout", delay_s=task.spec.timeout_s))
+
+
+def _undo(state: State, task: Task) -> None:
+    state.move(task, Phase.UNDOING)
+    state.commands.append(Undo(task=task.id, attempt=task.attempt, basis=task.basis))
+
+
+def _doubt(state: State, task: Task) -> None:
+    """Nobody knows whether the effect of a committing task happened."""
+    if task.spec.annotations.on_unknown == "ask":
+        state.move(task, Phase.ASKING)
+        state.commands.append(Ask(task=task.id, attempt=task.attempt, basis=task.basis))
+    else:
+        in_doubt(state, task)
+
+
+def in_doubt(state: State, task: Task) -> None:
+    """Only a person can tell: stop there, and let what runs elsewhere finish."""
+    state.move(task, Phase.IN_DOUBT)
+    if state.ending is None:
+        state.ending = Ending(Status.IN_DOUBT, task.id, task.attempt, task.failure)
+
+
+def _press(state: State, held: Task, gate: Prop) -> None:
+    """If ``held`` waits for a checkpoint that will never land, because the output was lost before, have that output made again."""
+    for prop, task in state.stability.blame_path(gate, held):
+        if prop is Prop.STABLE or not _checkpoint_lost(task):
+            continue
+        demand.want(state, task)
+        return
+
+
+def _checkpoint_lost(task: Task) -> bool:
+    return (
+        task.version != UNEXECUTED
+        and task.needs_saving
+        and not (task.durable or task.present or task.condemned)
+        and task.saving is Saving.NOT
+        and task.phase is Phase.DONE
+    )

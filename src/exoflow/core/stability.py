@@ -1,0 +1,230 @@
+"""The commit rule (docs/semantics.md, section 4), kept incrementally.
+
+Three propositions about a task, each a plain conjunction once the facts (executed, durable) are given:
+
+* ``STABLE(v)``: v's version can never be replaced. v is executed, all its inputs are stable, and v is deterministic or SETTLED.
+* ``SETTLED(v)``: v will never run again. v is durable, or it has consumers and each of them is STABLE and SETTLED.
+* ``RECOVERABLE(v)``: v's version can be had again after any loss. v is durable, or deterministic with all inputs recoverable.
+
+STABLE and SETTLED lean on each other (v settled needs its consumer stable, which needs v stable), and the *greatest* solution is meant:
+a circle of propositions that nothing bad can be reached from holds. So evaluation is a depth-first search for something bad, by strongly
+connected components (Tarjan): a component from which nothing bad is reached is good, for ever, because while nothing is lost facts only
+improve. A proposition that is not good is *hung* on the next one of the path to something bad. When that improves, only what hangs on
+it looks again, from where it had got to: scanning resumes behind the edges that are already good. This makes the cost of a whole run
+proportional to the edges (in the shapes that occur), where evaluating from scratch before each commit would be quadratic.
+
+After a loss, a withdrawal or a spoiled checkpoint, ``reset`` forgets everything; those are rare.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from exoflow.core.ids import UNEXECUTED
+
+if TYPE_CHECKING:
+    from exoflow.core.state import State, Task
+
+
+class Prop(enum.IntEnum):
+    STABLE = 0
+    SETTLED = 1
+    RECOVERABLE = 2
+
+
+_SLOT = ("s_prop", "n_prop", "r_prop")
+
+
+class Blocked:
+    """A proposition that is not (yet) known to be good. ``blame`` is what it hangs on, None if it is bad by itself."""
+
+    __slots__ = ("blame", "cursor", "doubtful", "hung", "index", "is_open", "low", "prop", "task", "waiters")
+
+    def __init__(self, prop: Prop, task: Task) -> None:
+        self.prop, self.task = prop, task
+        self.cursor = 0  # all edges before it are good
+        self.doubtful = -1  # first edge that was passed in this search although not known to be good; -1: none
+        self.blame: Blocked | None = None
+        self.hung: dict[Blocked, None] = {}
+        self.waiters: list[Task] = []
+        self.is_open = False
+        self.index = self.low = 0
+
+    def set_blame(self, blame: Blocked | None) -> None:
+        if self.blame is not None:
+            self.blame.hung.pop(self, None)
+        self.blame = blame
+        if blame is not None:
+            blame.hung[self] = None
+
+    def is_bad(self, root: Task | None) -> bool:
+        """It does not hold, whatever the other propositions say."""
+        task = self.task
+        if self.prop is Prop.SETTLED:
+            return not task.durable and (task is root or not (task.readers or task.before))
+        if task.version == UNEXECUTED or task.condemned:
+            return True
+        return self.prop is Prop.RECOVERABLE and not task.durable and not task.deterministic
+
+    def edge(self) -> tuple[Prop, Task] | None:
+        """The conjunct at the cursor; None behind the last."""
+        task, at = self.task, self.cursor
+        if self.prop is Prop.SETTLED:
+            position, readers = at >> 1, task.readers
+            if task.durable or position >= len(readers) + len(task.before):
+                return None
+            down = readers[position] if position < len(readers) else task.before[position - len(readers)]
+            return (Prop.SETTLED if at & 1 else Prop.STABLE), down
+        if self.prop is Prop.RECOVERABLE and task.durable:
+            return None
+        ups = task.ups
+        if at < len(ups):
+            return self.prop, ups[at]
+        if at == len(ups) and self.prop is Prop.STABLE and not task.deterministic and not task.durable:
+            return Prop.SETTLED, task
+        return None
+
+
+class Stability:
+    """The propositions of one workflow. ``ask`` answers and remembers who asked; ``touch`` wakes them when the answer changes."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def ask(self, prop: Prop, task: Task) -> bool:
+        """Whether ``prop`` holds for every input of ``task``. If not, the task is put on the agenda when that may have changed."""
+        slot = _SLOT[prop]
+        ups = task.ups
+        while task.asked < len(ups):
+            up = ups[task.asked]
+            known = getattr(up, slot)
+            if known is None:
+                self._work([Blocked(prop, up)])
+                known = getattr(up, slot)
+            if known is not True:
+                known.waiters.append(task)
+                return False
+            task.asked += 1
+        return True
+
+    def touch(self, task: Task) -> None:
+        """Facts about ``task`` (executed, durable, its neighbours) have improved."""
+        work = [known for slot in _SLOT if isinstance(known := getattr(task, slot), Blocked)]
+        if work:
+            self._work(work)
+
+    def rewire(self, task: Task) -> None:
+        """The consumers of ``task`` changed: look at all of them again."""
+        for slot in _SLOT:
+            known = getattr(task, slot)
+            if isinstance(known, Blocked):
+                known.cursor = 0
+
+    def reset(self) -> None:
+        """Facts got worse: forget all answers, and let everybody who waits ask again."""
+        from exoflow.core.state import Phase
+
+        for task in self._state.tasks.values():
+            task.s_prop = task.n_prop = task.r_prop = None
+            task.asked = 0
+            if task.phase is Phase.HELD:
+                self._state.agenda.append(task)
+
+    def blame_path(self, prop: Prop, task: Task) -> Iterator[tuple[Prop, Task]]:
+        """Why ``ask(prop, task)`` was last answered no: the chain of propositions from the input to what is bad."""
+        known = getattr(task.ups[task.asked], _SLOT[prop]) if task.asked < len(task.ups) else None
+        while isinstance(known, Blocked):
+            yield known.prop, known.task
+            known = known.blame
+
+    # --- the search ----------------------------------------------------------------------------------------------------------
+
+    def _work(self, work: list[Blocked]) -> None:
+        for top in work:  # grows while it is walked
+            known = getattr(top.task, _SLOT[top.prop])
+            if known is None or known is top:
+                self._search(top, work)
+
+    def _search(self, top: Blocked, freed: list[Blocked]) -> None:
+        """Find out about ``top``. What hung on a proposition that turns out good is added to ``freed``."""
+        top.set_blame(None)
+        path: list[Blocked] = []
+        component: list[Blocked] = []
+        self._open(top, path, component)
+        while path:
+            here = path[-1]
+            if here.is_bad(self._state.root):
+                self._hang(path, component, None)
+                return
+            edge = here.edge()
+            if edge is None:
+                path.pop()
+                if here.low == here.index:
+                    self._close(here, component, freed)
+                if path:
+                    self._pass(path[-1], here)
+                continue
+            prop, task = edge
+            known = getattr(task, _SLOT[prop])
+            if known is True:
+                here.cursor += 1
+            elif known is None:
+                self._open(Blocked(prop, task), path, component)
+            elif known.is_open:
+                self._pass(here, known)
+            elif _ends_open(known):  # it hangs on what is being looked at: look into it too
+                self._open(known, path, component)
+            else:
+                self._hang(path, component, known)
+                return
+
+    def _open(self, here: Blocked, path: list[Blocked], component: list[Blocked]) -> None:
+        setattr(here.task, _SLOT[here.prop], here)
+        here.is_open = True
+        here.doubtful = -1
+        here.index = here.low = len(component)
+        path.append(here)
+        component.append(here)
+
+    def _pass(self, here: Blocked, there: Blocked) -> None:
+        """Go on behind the edge to ``there``, which is good, or is good if ``here`` is."""
+        if there.is_open:
+            here.low = min(here.low, there.low)
+            if here.doubtful < 0:
+                here.doubtful = here.cursor
+        here.cursor += 1
+
+    def _close(self, here: Blocked, component: list[Blocked], freed: list[Blocked]) -> None:
+        """Nothing bad can be reached from the component of ``here``: all of it is good."""
+        while True:
+            good = component.pop()
+            good.is_open = False
+            setattr(good.task, _SLOT[good.prop], True)
+            good.set_blame(None)
+            freed.extend(hung for hung in good.hung if not hung.is_open)
+            self._state.agenda.extend(good.waiters)
+            if good is here:
+                return
+
+    def _hang(self, path: list[Blocked], component: list[Blocked], culprit: Blocked | None) -> None:
+        """The end of ``path`` is bad (or blocked by ``culprit``), and so is all of the path."""
+        for below in reversed(path):
+            below.set_blame(culprit)
+            culprit = below
+        on_path = set(path)
+        for open_ in component:
+            open_.is_open = False
+            if open_.doubtful >= 0:
+                open_.cursor = min(open_.cursor, open_.doubtful)
+            if open_ not in on_path and open_.blame is None:  # met in this search and undecided: nothing is known of it
+                setattr(open_.task, _SLOT[open_.prop], None)
+
+
+def _ends_open(known: Blocked) -> bool:
+    while known.blame is not None:
+        known = known.blame
+        if known.is_open:
+            return True
+    return False

@@ -1,0 +1,264 @@
+"""The state of one workflow as data. Every field has one meaning; ``invariants.py`` says what must hold between them.
+
+*Facts* of a task: ``version`` (0: not executed), ``present`` (its output is in this engine's memory), ``durable`` (its record is
+acknowledged), ``effect`` (an external output stands, or may). The ``phase`` says only what is going on right now.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from typing import TYPE_CHECKING
+
+from exoflow.core.annotations import Checkpoint, Kind
+from exoflow.core.ids import UNEXECUTED
+
+if TYPE_CHECKING:
+    from exoflow.core.commands import Command
+    from exoflow.core.graph import Graph, TaskSpec
+    from exoflow.core.journal import Failure, OutputSaved, Record, Stored
+    from exoflow.core.stability import Blocked, Stability
+
+
+class Status(enum.StrEnum):
+    """Of a workflow. SUCCEEDED is final; CANCELLED too; the other stopped ones can be resumed."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    IN_DOUBT = "IN_DOUBT"
+    BLOCKED = "BLOCKED"
+
+    @property
+    def ended(self) -> bool:
+        return self not in (Status.PENDING, Status.RUNNING)
+
+
+class Phase(enum.IntEnum):
+    IDLE = 0  # not asked for
+    WAITING = 1  # to run, when `missing` inputs are there
+    HELD = 2  # inputs are there; the commit rule says not yet
+    STARTING = 3  # its intent is being written
+    RUNNING = 4
+    STOPPING = 5  # told to stop; its end is awaited because it may have effects
+    UNDO_WAITING = 6  # to be rolled back, when `missing` inputs and `holds` are gone
+    UNDOING = 7  # rollback runs
+    UNDO_PAUSED = 8  # rollback failed; back-off runs
+    PAUSED = 9  # a failure is being recorded, or back-off runs
+    ASKING = 10  # its on_unknown function runs
+    IN_DOUBT = 11  # a person must say whether its effect happened
+    DONE = 12  # executed; its output may have been released or lost since
+    FAILED = 13  # for good
+
+
+ACTIVE = frozenset({Phase.STARTING, Phase.RUNNING, Phase.STOPPING, Phase.UNDOING, Phase.ASKING})
+"""Phases that end with an event of their own."""
+COUNTING = frozenset({Phase.WAITING, Phase.HELD, Phase.UNDO_WAITING})
+"""Phases in which ``missing`` is kept."""
+
+
+class Saving(enum.IntEnum):
+    NOT = 0
+    ENCODING = 1  # the runtime is at it
+    APPENDED = 2  # the record is on its way to the store
+
+
+class Task:
+    """One task of a workflow, linked to its neighbours."""
+
+    __slots__ = (
+        "after",  # tasks that must have finished first
+        "asked",  # how many inputs the commit rule has passed; n_, r_, s_prop: see stability
+        "attempt",
+        "basis",  # of the inputs that the current or last attempt saw
+        "before",  # inverse of `after`
+        "caught",  # the output is (None, error)
+        "claims",  # readers that hold on to the output (and the caller, for the root)
+        "condemned",  # saw a version that will be replaced; to be dropped
+        "deaths",
+        "durable",
+        "effect",
+        "failure",  # why the last attempt failed, until the next one starts
+        "failures",
+        "giving_up",  # no retry is left; its effect is undone first
+        "growth",  # the Graph it returned, if any
+        "holds",  # condemned downstream tasks that must be dropped first
+        "id",
+        "kids",  # tasks of the sub-workflow it returned
+        "kind",
+        "meaning",  # fingerprint of an earlier output, to audit against
+        "missing",
+        "n_prop",
+        "parent",  # the task whose sub-workflow it belongs to
+        "phase",
+        "present",
+        "r_prop",
+        "readers",  # inverse of `reads`
+        "reads",
+        "s_prop",
+        "saving",
+        "spec",
+        "tail",  # the task of `kids` whose output is this one's
+        "times",  # (started_ms, ended_ms) of the executed attempt
+        "undo_tries",
+        "version",
+        "wanting",  # it holds claims on what it reads
+    )
+
+    def __init__(self, spec: TaskSpec, parent: Task | None = None, name: str = "") -> None:
+        self.spec = spec
+        self.id = name or spec.id
+        self.kind: Kind = spec.annotations.kind
+        self.parent = parent
+        self.reads: tuple[Task, ...] = ()
+        self.after: tuple[Task, ...] = ()
+        self.readers: list[Task] = []
+        self.before: list[Task] = []
+        self.kids: list[Task] | None = None
+        self.tail: Task | None = None
+        self.growth: Graph | None = None
+        self.phase = Phase.IDLE
+        self.attempt = self.failures = self.deaths = self.undo_tries = 0
+        self.version = UNEXECUTED
+        self.basis = 0
+        self.present = self.durable = self.effect = self.caught = self.condemned = self.wanting = self.giving_up = False
+        self.saving = Saving.NOT
+        self.claims = self.missing = self.holds = 0
+        self.failure: Failure | None = None
+        self.meaning = ""
+        self.times = (0, 0)
+        self.s_prop: Blocked | bool | None = None
+        self.n_prop: Blocked | bool | None = None
+        self.r_prop: Blocked | bool | None = None
+        self.asked = 0
+
+    def __repr__(self) -> str:
+        flags = "".join(letter for letter, on in zip("pdec", (self.present, self.durable, self.effect, self.condemned), strict=True) if on)
+        return f"<{self.id} {self.phase.name} v{self.version} {flags}>"
+
+    @property
+    def deterministic(self) -> bool:
+        """A second run would make the same version. A caught failure is a matter of chance even where the function is not."""
+        return self.spec.annotations.deterministic and not self.caught
+
+    @property
+    def ups(self) -> tuple[Task, ...]:
+        return self.reads + self.after if self.after else self.reads
+
+    @property
+    def downs(self) -> list[Task]:
+        return self.readers + self.before if self.before else self.readers
+
+    @property
+    def at_hand(self) -> bool:
+        """Its output can be had without running it."""
+        return self.version != UNEXECUTED and (self.present or self.durable)
+
+    @property
+    def dirty(self) -> bool:
+        """Something of it would have to be withdrawn if its inputs changed."""
+        return self.version != UNEXECUTED or self.effect or self.phase in ACTIVE or self.phase in (Phase.PAUSED, Phase.IN_DOUBT)
+
+    def usable_by(self, reader: Task) -> bool:
+        """Its output may be read by ``reader`` now. What is condemned may be read only by what is condemned with it (a rollback gets
+        the very values that the task got)."""
+        return (
+            self.version != UNEXECUTED
+            and (self.durable or (self.present and self.spec.annotations.checkpoint is not Checkpoint.SYNC))
+            and (not self.condemned or reader.condemned)
+        )
+
+    def precedes(self, later: Task) -> bool:
+        """It has finished, as far as order without data is concerned."""
+        return (
+            self.version != UNEXECUTED
+            and (self.durable or self.spec.annotations.checkpoint is not Checkpoint.SYNC)
+            and (not self.condemned or later.condemned)
+        )
+
+    @property
+    def needs_saving(self) -> bool:
+        """By annotation; and a caught failure of a deterministic task, because the static check counted on its determinism."""
+        annotations = self.spec.annotations
+        return annotations.checkpoint is not Checkpoint.NONE or (self.caught and annotations.deterministic)
+
+
+class Ending:
+    """Why the workflow is winding down, from the moment that is known until the record of it is durable."""
+
+    __slots__ = ("attempt", "failure", "status", "task", "undo")
+
+    def __init__(self, status: Status, task: str = "", attempt: int = 0, failure: Failure | None = None, *, undo: bool = False) -> None:
+        self.status, self.task, self.attempt, self.failure, self.undo = status, task, attempt, failure, undo
+
+
+class State:
+    """Everything the core knows of one workflow, and the worklists of the turn in progress."""
+
+    def __init__(self, workflow_id: str, epoch: int) -> None:
+        self.workflow_id, self.epoch = workflow_id, epoch
+        self.status = Status.PENDING
+        self.tasks: dict[str, Task] = {}
+        self.root: Task | None = None
+        self.plan: Stored | None = None
+        self.auto = self.undo_on_failure = False
+        self.orphans: dict[str, Orphan] = {}
+        self.outcome: WorkflowEnded | None = None
+        self.ending: Ending | None = None
+        self.unwinding: deque[Task] | None = None
+        self.cancelling = False  # the decision is on its way to the store, or there
+        self.undo_cancelled = False
+        self.claimed = False  # the caller holds a claim on the root
+        self.undone = False  # external outputs were rolled back: the workflow is over
+        self.active = 0  # tasks in an ACTIVE phase
+        self.encoding = 0  # tasks whose output is being encoded
+        self.unsettled = 0  # nondeterministic tasks without checkpoint: while 0, every graph is safe
+        self.stability: Stability
+        self.pauses: dict[str, float] = {}  # back-off of failed attempts whose failure is being recorded
+        # worklists
+        self.agenda: deque[Task] = deque()
+        self.records: list[Record] = []
+        self.commands: list[Command] = []
+
+    def add(self, task: Task) -> Task:
+        self.tasks[task.id] = task
+        if not task.deterministic and not task.needs_saving:
+            self.unsettled += 1
+        return task
+
+    def forget(self, task: Task) -> None:
+        """The inverse of ``add``."""
+        del self.tasks[task.id]
+        if not task.spec.annotations.deterministic and task.spec.annotations.checkpoint is Checkpoint.NONE:
+            self.unsettled -= 1
+
+    def has(self, task: Task) -> bool:
+        return self.tasks.get(task.id) is task
+
+    def move(self, task: Task, phase: Phase) -> None:
+        """The only place where a phase changes, so that ``active`` is right."""
+        self.active += (phase in ACTIVE) - (task.phase in ACTIVE)
+        task.phase = phase
+
+    def set_saving(self, task: Task, saving: Saving) -> None:
+        self.encoding += (saving is Saving.ENCODING) - (task.saving is Saving.ENCODING)
+        task.saving = saving
+
+
+class Orphan:
+    """What the journal says of a task whose parent has not (yet again) returned the DAG that it belongs to."""
+
+    __slots__ = ("deaths", "effect", "failures", "intent", "parent", "parent_version", "saved")
+
+    def __init__(self, parent: str, parent_version: int) -> None:
+        self.parent, self.parent_version = parent, parent_version
+        self.saved: OutputSaved | None = None
+        self.intent: tuple[int, int] = (0, 0)
+        self.effect = False
+        self.failures = self.deaths = 0
+
+
+if TYPE_CHECKING:
+    from exoflow.core.journal import WorkflowEnded

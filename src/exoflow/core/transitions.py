@@ -1,0 +1,405 @@
+"""One small handler per kind of event: it notes on the tasks what the event says, and puts on the agenda whoever it may concern.
+
+``TASK_EVENTS`` is the table of what may happen to a task in which phase; an event about an attempt that is not in such a phase is
+*late* and changes nothing. ``docs/state_machine.md`` is generated from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from exoflow.core import checks, demand, ending, growth, journal, readiness
+from exoflow.core import events as ev
+from exoflow.core.annotations import Checkpoint, Kind
+from exoflow.core.commands import Adopt, Announce, CancelAccepted, Keep, Save, SetTimer, Stop
+from exoflow.core.graph import Graph
+from exoflow.core.ids import UNEXECUTED, derived_version, drawn_version
+from exoflow.core.journal import Failure, Stored
+from exoflow.core.retry import DEATHS_MAX, UNDO_POLICY, delay_s, may_retry
+from exoflow.core.state import Phase, Saving, State, Status, Task
+
+# --- an attempt ends ---------------------------------------------------------------------------------------------------------
+
+
+def succeeded(state: State, task: Task, event: ev.TaskSucceeded) -> None:
+    graph = event.growth
+    if graph is not None and task.kids is None:
+        graph, findings = checks.check_growth(state, task, graph)
+        if findings:
+            text = "; ".join(str(finding) for finding in findings)
+            give_up(state, task, Failure(kind="final", types=("exoflow.errors.UnsafeWorkflowError",), text=text))
+            return
+    before, now = task.meaning, event.stored.meaning if event.stored else ""
+    if (before and now and before != now and task.deterministic) or (task.kids is not None and graph != task.growth):
+        text = f"{before or task.growth} before, {now or graph} now"[:500]
+        ending.block(state, task, Failure(kind="final", types=("exoflow.errors.DeterminismViolationError",), text=text))
+        state.move(task, Phase.IDLE)
+        return
+    task.times = (event.started_ms, event.ended_ms)
+    state.commands.append(Keep(task=task.id, attempt=task.attempt))
+    executed(state, task, event.stored, graph)
+
+
+def executed(state: State, task: Task, stored: Stored | None, graph: Graph | None = None) -> None:
+    """The output of ``task`` exists, in memory: give it a version, save it if it is to be saved, and let its consumers have it."""
+    first = task.version == UNEXECUTED
+    task.version = derived_version(task.id, task.basis) if task.deterministic else drawn_version(state.epoch, task.attempt)
+    task.present = True
+    state.move(task, Phase.DONE)
+    demand.release_claims(state, task)
+    grown = graph is not None and task.kids is None
+    if grown and graph is not None:
+        growth.grow(state, task, graph)
+    if task.needs_saving or task is state.root:
+        if stored is not None:
+            append_saved(state, task, stored)
+        else:
+            state.set_saving(task, Saving.ENCODING)
+            state.commands.append(Save(task=task.id, attempt=task.attempt))
+    if grown:
+        growth.start(state, task)
+    elif not (first or task.durable) or task.condemned:
+        demand.recount_downstream(state, task)
+    elif task.spec.annotations.checkpoint is not Checkpoint.SYNC:
+        demand.became_usable(state, task)
+    demand.release(state, task)
+    state.stability.touch(task)
+    state.agenda.append(task)
+
+
+def append_saved(state: State, task: Task, stored: Stored) -> None:
+    state.set_saving(task, Saving.APPENDED)
+    task.meaning = stored.meaning
+    parent = task.parent
+    state.records.append(
+        journal.OutputSaved(
+            task=task.id,
+            attempt=task.attempt,
+            epoch=state.epoch,
+            version=task.version,
+            basis=task.basis,
+            stored=stored,
+            parent=parent.id if parent else "",
+            parent_version=parent.version if parent else 0,
+            growth=task.growth,
+            caught=task.caught,
+            started_ms=task.times[0],
+            ended_ms=task.times[1],
+        )
+    )
+
+
+def failed(state: State, task: Task, event: ev.TaskFailed) -> None:
+    failure = event.failure
+    task.failure = failure
+    if failure.kind == "died":
+        _died(state, task, failure)
+        return
+    unknown = failure.kind == "timeout" and task.kind is Kind.COMMITTING  # what the function had done by then
+    task.failures += 1
+    if failure.kind != "final" and may_retry(task.spec.retry, task.failures, failure.types):
+        pause_s = delay_s(task.spec.retry, task.failures, event.chance)
+        parent = task.parent
+        state.records.append(
+            journal.AttemptFailed(
+                task=task.id,
+                attempt=task.attempt,
+                failures=task.failures,
+                failure=failure,
+                parent=parent.id if parent else "",
+                parent_version=parent.version if parent else 0,
+            )
+        )
+        if task.kind is Kind.COMMITTING and not unknown:
+            task.effect = False  # an exception is an outcome: the function itself says that it did not do its work
+        state.move(task, Phase.PAUSED)
+        state.pauses[task.id] = pause_s
+    elif unknown and task.effect:
+        demand.wait_again(state, task)  # and be asked about
+    else:
+        give_up(state, task, failure)
+
+
+def _died(state: State, task: Task, failure: Failure) -> None:
+    task.deaths += 1
+    parent = task.parent
+    state.records.append(
+        journal.WorkerDied(
+            task=task.id,
+            attempt=task.attempt,
+            deaths=task.deaths,
+            reason=failure.text,
+            parent=parent.id if parent else "",
+            parent_version=parent.version if parent else 0,
+        )
+    )
+    if task.deaths >= DEATHS_MAX and not (task.effect and task.kind is Kind.COMMITTING):
+        text = f"it killed its worker {task.deaths} times, last: {failure.text}"
+        give_up(state, task, Failure(kind="final", types=("exoflow.errors.PoisonTaskError", "exoflow.errors.TaskError"), text=text))
+    else:
+        state.move(task, Phase.PAUSED)
+        state.pauses[task.id] = 0.0
+
+
+def give_up(state: State, task: Task, failure: Failure) -> None:
+    """No further attempt. What an undoable task may have done is undone first."""
+    task.failure = failure
+    if task.effect and task.kind is Kind.UNDOABLE:
+        task.giving_up = True
+        demand.want(state, task, Phase.UNDO_WAITING)
+    else:
+        task.effect = False
+        _outcome_of_failure(state, task, failure)
+
+
+def _outcome_of_failure(state: State, task: Task, failure: Failure) -> None:
+    task.giving_up = False
+    if not task.spec.catch:
+        ending.fail(state, task, failure)
+        return
+    task.caught = True
+    state.commands.append(Adopt(task=task.id, attempt=task.attempt, failure=failure))
+    executed(state, task, None)
+
+
+def stopped(state: State, task: Task, _event: object) -> None:
+    """An attempt that may have had effects, and was told to stop, has ended, one way or another."""
+    timeout = task.failure
+    if task.condemned or state.ending is not None or timeout is None:
+        demand.release_claims(state, task)
+        state.move(task, Phase.IDLE)
+        state.agenda.append(task)
+    else:
+        failed(state, task, ev.TaskFailed(task=task.id, attempt=task.attempt, failure=timeout))
+
+
+def inputs_lost(state: State, task: Task, event: ev.InputsLost) -> None:
+    """The attempt did not begin. Its number is used up, and its intent (if any) is undone like any other."""
+    for name in event.spoiled:
+        spoiled(state, name)
+    for name in event.lost:
+        if name in state.tasks:
+            demand.lose(state, state.tasks[name])
+    if task.phase is Phase.UNDOING:
+        demand.want(state, task, Phase.UNDO_WAITING)
+        return
+    if task.kind is Kind.COMMITTING:
+        task.effect = False  # the function never began
+    demand.wait_again(state, task)
+
+
+# --- saving ------------------------------------------------------------------------------------------------------------------
+
+
+def output_stored(state: State, task: Task, event: ev.OutputStored) -> None:
+    if task.saving is Saving.ENCODING:
+        append_saved(state, task, event.stored)
+        demand.release(state, task)
+
+
+def output_unstorable(state: State, task: Task, event: ev.OutputUnstorable) -> None:
+    """Whoever has used the output already was wrong to: the workflow fails, and says which output it was."""
+    if task.saving is Saving.ENCODING:
+        state.set_saving(task, Saving.NOT)
+        task.version = UNEXECUTED
+        task.present = False
+        ending.fail(state, task, event.failure)
+
+
+def spoiled(state: State, name: str) -> None:
+    """Saved bytes are damaged. If the version can be had again, or nothing committed can rest on it, it is made again."""
+    task = state.tasks.get(name)
+    if task is None or not task.durable:
+        return
+    task.durable = False
+    state.records.append(journal.OutputSpoiled(task=name))
+    state.stability.reset()
+    if not task.deterministic and not task.present and _commit_may_rest_on(task):
+        text = f"the saved output of '{name}' fails its digest, and a committing task downstream may have used it"
+        failure = Failure(kind="final", types=("exoflow.errors.CheckpointCorruptError",), text=text)
+        ending.block(state, task, failure)
+        return
+    demand.recount_downstream(state, task)
+    if task.present:
+        state.set_saving(task, Saving.ENCODING)
+        state.commands.append(Save(task=name, attempt=task.attempt))
+    elif task.claims:
+        demand.want(state, task)
+
+
+def _commit_may_rest_on(task: Task) -> bool:
+    """Whether a committing task downstream has started, or may have in an earlier life: one that is not undoable leaves no trace before
+    its end, but cannot have started before all its inputs were executed."""
+    seen, stack = {task}, [task]
+    while stack:
+        for down in stack.pop().downs:
+            if down not in seen:
+                seen.add(down)
+                stack.append(down)
+                if down.kind is Kind.COMMITTING and all(up.version != UNEXECUTED for up in down.ups):
+                    return True
+    return False
+
+
+# --- undoing, doubt, time ----------------------------------------------------------------------------------------------------
+
+
+def undo_succeeded(state: State, task: Task, _event: ev.UndoSucceeded) -> None:
+    task.effect = False
+    task.undo_tries = 0
+    state.records.append(journal.EffectUndone(task=task.id, attempt=task.attempt))
+    if task.giving_up and not task.condemned and task.failure is not None:
+        _outcome_of_failure(state, task, task.failure)
+    elif task.condemned or state.unwinding is not None:
+        demand.release_claims(state, task)
+        state.move(task, Phase.DONE if task.condemned and task.version != UNEXECUTED else Phase.IDLE)
+        state.agenda.append(task)
+    else:
+        demand.wait_again(state, task)
+
+
+def undo_failed(state: State, task: Task, event: ev.UndoFailed) -> None:
+    task.undo_tries += 1
+    if may_retry(UNDO_POLICY, task.undo_tries, ()):
+        state.move(task, Phase.UNDO_PAUSED)
+        pause_s = delay_s(UNDO_POLICY, task.undo_tries, event.chance)
+        state.commands.append(SetTimer(task=task.id, attempt=task.attempt, key="undo", delay_s=pause_s))
+        return
+    text = f"rollback of task '{task.id}' failed {task.undo_tries} times: {event.failure.text}"
+    failure = Failure(kind="final", types=("exoflow.errors.RollbackFailedError",), text=text, traceback=event.failure.traceback)
+    state.move(task, Phase.IDLE)
+    ending.block(state, task, failure)
+
+
+def doubt_answered(state: State, task: Task, event: ev.DoubtAnswered) -> None:
+    """From the ``on_unknown`` function, or from a person when the workflow was resumed."""
+    if not task.effect or task.kind is not Kind.COMMITTING or task.version != UNEXECUTED:
+        return
+    if event.happened:
+        state.commands.append(Keep(task=task.id, attempt=task.attempt))
+        executed(state, task, event.stored)
+        return
+    task.effect = False
+    state.records.append(journal.EffectSettled(task=task.id))
+    if task.wanting:
+        demand.wait_again(state, task)
+    else:
+        state.move(task, Phase.IDLE)
+
+
+def doubt_unanswered(state: State, task: Task, event: ev.DoubtUnanswered) -> None:
+    task.failure = event.failure
+    readiness.in_doubt(state, task)
+
+
+def timer_fired(state: State, task: Task, event: ev.TimerFired) -> None:
+    if event.key == "timeout" and task.phase is Phase.RUNNING:
+        text = f"attempt {task.attempt} ran longer than its timeout of {task.spec.timeout_s} s"
+        types = ("exoflow.errors.TaskTimeoutError", "builtins.TimeoutError")
+        task.failure = Failure(kind="timeout", types=types, text=text)
+        state.commands.append(Stop(task=task.id, attempt=task.attempt))
+        if task.effect:
+            state.move(task, Phase.STOPPING)
+        else:
+            failed(state, task, ev.TaskFailed(task=task.id, attempt=task.attempt, failure=task.failure))
+    elif event.key == "retry" and task.phase is Phase.PAUSED:
+        demand.wait_again(state, task)
+    elif event.key == "undo" and task.phase is Phase.UNDO_PAUSED:
+        demand.want(state, task, Phase.UNDO_WAITING)
+
+
+Handler = Callable[[State, Task, Any], None]
+_ANY = frozenset(Phase)
+_RUNS = frozenset({Phase.RUNNING})
+_STOPS = frozenset({Phase.STOPPING})
+_SETTLED = frozenset({Phase.DONE})
+
+TASK_EVENTS: dict[type, list[tuple[frozenset[Phase], Handler]]] = {
+    ev.TaskSucceeded: [(_RUNS, succeeded), (_STOPS, stopped)],
+    ev.TaskFailed: [(_RUNS, failed), (_STOPS, stopped)],
+    ev.TaskStopped: [(_STOPS, stopped)],
+    ev.InputsLost: [(_RUNS | {Phase.UNDOING}, inputs_lost), (_STOPS, stopped)],
+    ev.OutputStored: [(_SETTLED, output_stored)],
+    ev.OutputUnstorable: [(_SETTLED, output_unstorable)],
+    ev.UndoSucceeded: [(frozenset({Phase.UNDOING}), undo_succeeded)],
+    ev.UndoFailed: [(frozenset({Phase.UNDOING}), undo_failed)],
+    ev.TimerFired: [(frozenset({Phase.RUNNING, Phase.PAUSED, Phase.UNDO_PAUSED}), timer_fired)],
+}
+"""Events about one attempt: in which phases of the task they count. The attempt must be the task's current one."""
+
+DOUBT_EVENTS: dict[type, Handler] = {ev.DoubtAnswered: doubt_answered, ev.DoubtUnanswered: doubt_unanswered}
+
+
+# --- records become durable --------------------------------------------------------------------------------------------------
+
+
+def saved(state: State, record: journal.OutputSaved) -> None:
+    task = state.tasks.get(record.task)
+    if task is None or task.saving is not Saving.APPENDED or task.version != record.version or task.attempt != record.attempt:
+        return
+    state.set_saving(task, Saving.NOT)
+    task.durable = True
+    task.effect = task.effect and task.kind is Kind.UNDOABLE
+    if task.spec.annotations.checkpoint is Checkpoint.SYNC:
+        demand.became_usable(state, task)
+    elif not task.present:  # lost while its record was on the way
+        demand.recount_downstream(state, task)
+    demand.release(state, task)
+    state.stability.touch(task)
+
+
+def intended(state: State, record: journal.AttemptIntended) -> None:
+    task = state.tasks.get(record.task)
+    if task is None or task.phase is not Phase.STARTING or task.attempt != record.attempt:
+        return
+    if task.condemned or state.ending is not None or state.cancelling:
+        demand.release_claims(state, task)
+        state.move(task, Phase.IDLE)
+        state.agenda.append(task)
+    else:
+        readiness.run(state, task)
+
+
+def counted(state: State, record: journal.AttemptFailed | journal.WorkerDied) -> None:
+    task = state.tasks.get(record.task)
+    if task is not None and task.phase is Phase.PAUSED and task.attempt == record.attempt:
+        delay = state.pauses.pop(task.id, 0.0)
+        state.commands.append(SetTimer(task=task.id, attempt=task.attempt, key="retry", delay_s=delay))
+
+
+def began(state: State, _record: journal.WorkflowBegan) -> None:
+    state.status = Status.RUNNING
+    state.commands.append(Announce(status=state.status))
+    start(state)
+
+
+def start(state: State) -> None:
+    """Want the result."""
+    if state.root is not None and not state.cancelling:
+        state.claimed = True
+        state.root.claims += 1
+        if not state.root.at_hand:
+            demand.want(state, state.root)
+
+
+def cancelled(state: State, record: journal.CancelDecided) -> None:
+    state.commands.append(CancelAccepted())
+    ending.cancel(state, undo=record.undo)
+
+
+def ended(state: State, record: journal.WorkflowEnded) -> None:
+    state.status = Status(record.status)
+    state.commands.append(Announce(status=state.status))
+
+
+DURABLE: dict[type, Callable[[State, Any], None]] = {
+    journal.OutputSaved: saved,
+    journal.AttemptIntended: intended,
+    journal.AttemptFailed: counted,
+    journal.WorkerDied: counted,
+    journal.WorkflowBegan: began,
+    journal.CancelDecided: cancelled,
+    journal.WorkflowEnded: ended,
+}
+"""What follows when a record of this kind is acknowledged; nothing for the others."""
