@@ -48,7 +48,7 @@ MEASURE_CORE = $(PYTHON) -m coverage run -m pytest -q tests/core && $(PYTHON) -m
 
 # All tests run even if the core misses its coverage, and pytest's summary comes last. With ARGS, which select tests, no coverage.
 test: $(DEV_READY) ## all tests, after the core's coverage
-	status=0; $(if $(strip $(ARGS)),,{ $(MEASURE_CORE); } || status=$$?;) \
+	@status=0; $(if $(strip $(ARGS)),,{ $(MEASURE_CORE); } || status=$$?;) \
 	$(PYTHON) -m pytest -n logical $(ARGS) || status=$$?; exit $$status
 
 coverage: $(DEV_READY) ## tests/core alone must cover 98 % of src/exoflow/core, lines and branches
