@@ -76,7 +76,12 @@ def repair(graph: Graph, only: Collection[str] | None = None) -> tuple[Graph, tu
 
 
 def check_growth(state: State, task: Task, graph: Graph) -> tuple[Graph, list[Finding]]:
-    """The same for a running workflow in which ``task`` returns ``graph``. In auto mode, checkpoints are turned on in ``graph``."""
+    """The same for a running workflow in which ``task`` returns ``graph``. In auto mode, checkpoints are turned on in ``graph``.
+
+    The shape itself is saved if chance may be in it: without it, nobody would find what its tasks left behind.
+    """
+    if not task.deterministic and not task.needs_saving:
+        state.respecify(task, _saved(task.spec))
     if state.unsettled == 0 and not _may_be_unsafe(graph.tasks):
         return graph, []
     facts = _copy_of_state(state, task, graph)
@@ -84,8 +89,8 @@ def check_growth(state: State, task: Task, graph: Graph) -> tuple[Graph, list[Fi
     if findings and state.auto:
         names = {f"{task.id}/{spec.id}": spec.id for spec in graph.tasks}
         found = _cheapest_repair(facts, names)
-        repaired = with_checkpoints(graph, [names[name] for name in found])
-        return repaired, [] if found and not _dry_run(_copy_of_state(state, task, repaired)) else findings
+        if found:
+            return with_checkpoints(graph, [names[name] for name in found]), []
     return graph, findings
 
 
@@ -108,7 +113,7 @@ def _may_be_unsafe(specs: Iterable[TaskSpec]) -> bool:
 
 
 class _Facts:
-    """A graph to try on: specs with absolute ids, and which of them have run already. ``fixed`` must not be changed by a repair."""
+    """A graph to try on: specs with absolute ids, and which of them have run already (and whether they are saved): those are past repair."""
 
     def __init__(self, specs: list[TaskSpec], root: str, executed: dict[str, bool] | None = None) -> None:
         self.specs, self.root, self.executed = specs, root, executed or {}
@@ -148,7 +153,7 @@ def _copy_of_state(state: State, grown: Task, graph: Graph) -> _Facts:
         reads = tuple(tail if up is grown else up.id for up in task.reads)
         after = tuple(tail if up is grown else up.id for up in task.after)
         specs.append(msgspec.structs.replace(task.spec, id=task.id, reads=reads, after=after))
-        if task is grown or task.version != UNEXECUTED:
+        if task.version != UNEXECUTED:
             executed[task.id] = task.needs_saving or task.durable
         if task is grown:
             specs += [

@@ -18,11 +18,13 @@ _AT_REST = frozenset({Phase.IDLE, Phase.DONE})
 
 def want(state: State, task: Task, phase: Phase = Phase.WAITING) -> None:
     """``task`` must run (or, with UNDO_WAITING, be rolled back): claim its inputs, and run whatever is needed for those."""
-    stack = [(task, phase)]
+    stack = [(task, phase, task.condemned)]
     while stack:
-        here, phase = stack.pop()
+        here, phase, in_old_world = stack.pop()
         if phase is Phase.WAITING and here.phase not in _AT_REST:
             continue  # on its way already
+        if here.condemned and not in_old_world:
+            continue  # condemned since; it is wanted again when it is dropped
         if phase is Phase.WAITING and not here.deterministic and here.dirty:
             if here.condemned:
                 raise EngineBug(message=f"a rollback needs the old output of '{here.id}', which cannot be made again", story="")
@@ -34,11 +36,11 @@ def want(state: State, task: Task, phase: Phase = Phase.WAITING) -> None:
             if claims_new:
                 up.claims += 1
             if not up.at_hand and up.phase in _AT_REST and (here.condemned or not up.condemned):
-                stack.append((up, Phase.WAITING))
+                stack.append((up, Phase.WAITING, here.condemned))
         if phase is Phase.WAITING:
             for up in here.after:
                 if up.version == UNEXECUTED and up.phase in _AT_REST and not up.condemned:
-                    stack.append((up, Phase.WAITING))
+                    stack.append((up, Phase.WAITING, here.condemned))
         count_missing(here)
         state.agenda.append(here)
 
@@ -54,6 +56,7 @@ def _renew(state: State, task: Task) -> None:
     """A nondeterministic task is about to make a new version: nothing that saw an old one may stay."""
     task.version = UNEXECUTED
     task.durable = False
+    recount_downstream(state, task)
     condemn_downstream(state, task)
 
 
@@ -131,5 +134,8 @@ def lose(state: State, task: Task) -> None:
     if task.durable:
         return
     recount_downstream(state, task)
-    if task.claims and task.saving is Saving.NOT and task.phase is Phase.DONE:
+    needed = (task is state.root and state.claimed) or any(
+        down.phase in COUNTING and down.missing and (down.condemned or not task.condemned) for down in task.downs
+    )
+    if needed and task.saving is Saving.NOT and task.phase is Phase.DONE:
         want(state, task)

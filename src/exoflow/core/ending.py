@@ -40,10 +40,10 @@ def review(state: State) -> None:
 
 def _succeed(state: State) -> None:
     root = state.root
-    if root is None or root.phase is not Phase.DONE or root.condemned or state.encoding:
+    if root is None or root.phase is not Phase.DONE or state.busy or state.encoding:
         return
     if root.durable or root.saving is Saving.APPENDED:
-        _end(state, WorkflowEnded(status=Status.SUCCEEDED))
+        _end(state, WorkflowEnded(status=Status.SUCCEEDED, task=root.id))
 
 
 def _end(state: State, record: WorkflowEnded) -> None:

@@ -3,10 +3,12 @@ existence); whoever read the parent reads the DAG's root instead."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from exoflow.core import demand
 from exoflow.core.commands import Grow
 from exoflow.core.graph import Graph
-from exoflow.core.ids import child_scope
+from exoflow.core.ids import UNEXECUTED, UNKNOWN, child_scope
 from exoflow.core.journal import TasksWithdrawn
 from exoflow.core.state import Orphan, Phase, State, Task
 from exoflow.errors import EngineBug
@@ -51,20 +53,34 @@ def grow(state: State, task: Task, graph: Graph) -> None:
     moved = sum(reader.wanting for reader in readers)
     if state.root is task:
         state.root = tail
-        moved += 1
+        moved += state.claimed
     task.claims -= moved
     tail.claims += moved
     state.commands.append(Grow(task=task.id, scope=scope, names=tuple(kids)))
     for kid in task.kids:
         _adopt(state, kid)
+    mark_forgotten(state, task.kids)
     demand.recount_downstream(state, tail)
     state.stability.rewire(task)
 
 
+def mark_forgotten(state: State, tasks: Iterable[Task]) -> None:
+    """Every ancestor of a task that ran has run too, even if it left no record of its version."""
+    stack = [task for task in tasks if task.version != UNEXECUTED or task.effect]
+    while stack:
+        for up in stack.pop().ups:
+            if up.version == UNEXECUTED:
+                up.version = UNKNOWN
+                state.move(up, Phase.DONE)
+                stack.append(up)
+
+
 def start(state: State, task: Task) -> None:
     """Want what the sub-workflow of ``task`` owes to those who wait for it."""
-    tail = task.tail
-    if tail is not None and not tail.at_hand:
+    tail = task
+    while tail.tail is not None:
+        tail = tail.tail
+    if not tail.at_hand:
         demand.want(state, tail)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from exoflow.core.ids import UNEXECUTED
-from exoflow.core.state import ACTIVE, COUNTING, Phase, Saving, State, Task
+from exoflow.core.state import ACTIVE, AT_REST, COUNTING, Phase, Saving, State, Task
 from exoflow.errors import EngineBug
 
 
@@ -20,6 +20,8 @@ def _laws(state: State) -> Iterator[str]:
     tasks = state.tasks.values()
     if state.active != sum(task.phase in ACTIVE for task in tasks):
         yield "active is miscounted"
+    if state.busy != sum(task.phase not in AT_REST for task in tasks):
+        yield "busy is miscounted"
     if state.encoding != sum(task.saving is Saving.ENCODING for task in tasks):
         yield "encoding is miscounted"
     if state.agenda or state.records:

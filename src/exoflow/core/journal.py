@@ -138,7 +138,7 @@ class WorkflowResumed(_Record, frozen=True, kw_only=True, tag="resumed"):
 
 
 class WorkflowEnded(_Record, frozen=True, kw_only=True, tag="ended"):
-    """``status`` as in core.state.Status. For FAILED, IN_DOUBT and BLOCKED, ``task`` and ``failure`` say why. ``undone`` says that external
+    """``status`` as in core.state.Status. For SUCCEEDED, ``task`` is the one whose output is the result. For FAILED, IN_DOUBT and BLOCKED, ``task`` and ``failure`` say why. ``undone`` says that external
     outputs were rolled back. ``standing`` names tasks whose external outputs stand, or may."""
 
     status: str

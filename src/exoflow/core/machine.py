@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from exoflow.core import demand, ending, journal, readiness, replay, transitions
+from exoflow.core import demand, ending, growth, journal, readiness, replay, transitions
 from exoflow.core import events as ev
 from exoflow.core.annotations import Kind
 from exoflow.core.commands import Announce, Append, Command
@@ -120,7 +120,7 @@ class Machine:
 
     def _recovered(self, event: ev.Recovered) -> None:
         state = self.state
-        replay.mark_forgotten(state)
+        growth.mark_forgotten(state, state.tasks.values())
         if state.status.ended:
             if not event.resumed:
                 state.commands.append(Announce(status=state.status))

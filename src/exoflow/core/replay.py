@@ -7,7 +7,7 @@ from typing import Any
 
 from exoflow.core import growth, journal, withdrawal
 from exoflow.core.annotations import Kind
-from exoflow.core.ids import UNEXECUTED, UNKNOWN
+from exoflow.core.ids import UNEXECUTED
 from exoflow.core.stability import Stability
 from exoflow.core.state import Orphan, Phase, State, Status, Task
 
@@ -157,17 +157,6 @@ _APPLY: dict[type, Callable[[State, Any], None]] = {
     journal.WorkflowResumed: _resumed,
     journal.WorkflowEnded: _ended,
 }
-
-
-def mark_forgotten(state: State) -> None:
-    """Every ancestor of a task that ran has run too, even if it left no record of its version."""
-    stack = [task for task in state.tasks.values() if task.version != UNEXECUTED or task.effect]
-    while stack:
-        for up in stack.pop().ups:
-            if up.version == UNEXECUTED:
-                up.version = UNKNOWN
-                state.move(up, Phase.DONE)
-                stack.append(up)
 
 
 def durable_facts(state: State) -> dict[str, tuple[object, ...]]:

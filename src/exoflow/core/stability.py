@@ -4,7 +4,8 @@ Three propositions about a task, each a plain conjunction once the facts (execut
 
 * ``STABLE(v)``: v's version can never be replaced. v is executed, all its inputs are stable, and v is deterministic or SETTLED.
 * ``SETTLED(v)``: v will never run again. v is durable, or it has consumers and each of them is STABLE and SETTLED.
-* ``RECOVERABLE(v)``: v's version can be had again after any loss. v is durable, or deterministic with all inputs recoverable.
+* ``RECOVERABLE(v)``: v's version can be had again after any loss. v is durable, or deterministic with all inputs recoverable; and so is
+  the shape of the sub-workflow that v belongs to.
 
 STABLE and SETTLED lean on each other (v settled needs its consumer stable, which needs v stable), and the *greatest* solution is meant:
 a circle of propositions that nothing bad can be reached from holds. So evaluation is a depth-first search for something bad, by strongly
@@ -63,7 +64,8 @@ class Blocked:
         """It does not hold, whatever the other propositions say."""
         task = self.task
         if self.prop is Prop.SETTLED:
-            return not task.durable and (task is root or not (task.readers or task.before))
+            # the shape of a sub-workflow is needed as long as anything of it is, or reads it
+            return not task.durable and (task is root or task.kids is not None or not (task.readers or task.before))
         if task.version == UNEXECUTED or task.condemned:
             return True
         return self.prop is Prop.RECOVERABLE and not task.durable and not task.deterministic
@@ -77,9 +79,9 @@ class Blocked:
                 return None
             down = readers[position] if position < len(readers) else task.before[position - len(readers)]
             return (Prop.SETTLED if at & 1 else Prop.STABLE), down
-        if self.prop is Prop.RECOVERABLE and task.durable:
-            return None
         ups = task.ups
+        if self.prop is Prop.RECOVERABLE and task.durable:  # but it takes its parent's shape to find it again
+            ups = ups[:1] if task.parent is not None else ()
         if at < len(ups):
             return self.prop, ups[at]
         if at == len(ups) and self.prop is Prop.STABLE and not task.deterministic and not task.durable:

@@ -55,6 +55,8 @@ class Phase(enum.IntEnum):
 
 ACTIVE = frozenset({Phase.STARTING, Phase.RUNNING, Phase.STOPPING, Phase.UNDOING, Phase.ASKING})
 """Phases that end with an event of their own."""
+AT_REST = frozenset({Phase.IDLE, Phase.DONE, Phase.FAILED})
+"""Phases in which nothing is under way."""
 COUNTING = frozenset({Phase.WAITING, Phase.HELD, Phase.UNDO_WAITING})
 """Phases in which ``missing`` is kept."""
 
@@ -166,7 +168,7 @@ class Task:
         the very values that the task got)."""
         return (
             self.version != UNEXECUTED
-            and (self.durable or (self.present and self.spec.annotations.checkpoint is not Checkpoint.SYNC))
+            and (self.durable or (self.present and not self.read_when_saved))
             and (not self.condemned or reader.condemned)
         )
 
@@ -174,9 +176,16 @@ class Task:
         """It has finished, as far as order without data is concerned."""
         return (
             self.version != UNEXECUTED
-            and (self.durable or self.spec.annotations.checkpoint is not Checkpoint.SYNC)
+            and (self.durable or not self.read_when_saved)
             and (not self.condemned or later.condemned)
         )
+
+    @property
+    def read_when_saved(self) -> bool:
+        """Consumers wait for the save: by annotation; and for a caught failure of a deterministic task, because a later life would take
+        the version for one that can be made again."""
+        annotations = self.spec.annotations
+        return annotations.checkpoint is Checkpoint.SYNC or (self.caught and annotations.deterministic)
 
     @property
     def needs_saving(self) -> bool:
@@ -213,6 +222,7 @@ class State:
         self.claimed = False  # the caller holds a claim on the root
         self.undone = False  # external outputs were rolled back: the workflow is over
         self.active = 0  # tasks in an ACTIVE phase
+        self.busy = 0  # tasks not AT_REST
         self.encoding = 0  # tasks whose output is being encoded
         self.unsettled = 0  # nondeterministic tasks without checkpoint: while 0, every graph is safe
         self.stability: Stability
@@ -224,27 +234,35 @@ class State:
 
     def add(self, task: Task) -> Task:
         self.tasks[task.id] = task
-        if not task.deterministic and not task.needs_saving:
-            self.unsettled += 1
+        self.unsettled += _unsettled(task.spec)
         return task
 
     def forget(self, task: Task) -> None:
         """The inverse of ``add``."""
         del self.tasks[task.id]
-        if not task.spec.annotations.deterministic and task.spec.annotations.checkpoint is Checkpoint.NONE:
-            self.unsettled -= 1
+        self.unsettled -= _unsettled(task.spec)
+
+    def respecify(self, task: Task, spec: TaskSpec) -> None:
+        """Give a task other annotations (of the same kind)."""
+        self.unsettled += _unsettled(spec) - _unsettled(task.spec)
+        task.spec = spec
 
     def has(self, task: Task) -> bool:
         return self.tasks.get(task.id) is task
 
     def move(self, task: Task, phase: Phase) -> None:
-        """The only place where a phase changes, so that ``active`` is right."""
+        """The only place where a phase changes, so that the counts are right."""
+        self.busy += (task.phase in AT_REST) - (phase in AT_REST)
         self.active += (phase in ACTIVE) - (task.phase in ACTIVE)
         task.phase = phase
 
     def set_saving(self, task: Task, saving: Saving) -> None:
         self.encoding += (saving is Saving.ENCODING) - (task.saving is Saving.ENCODING)
         task.saving = saving
+
+
+def _unsettled(spec: TaskSpec) -> bool:
+    return not spec.annotations.deterministic and spec.annotations.checkpoint is Checkpoint.NONE
 
 
 class Orphan:

@@ -11,7 +11,7 @@ from typing import Any
 
 from exoflow.core import checks, demand, ending, growth, journal, readiness
 from exoflow.core import events as ev
-from exoflow.core.annotations import Checkpoint, Kind
+from exoflow.core.annotations import Kind
 from exoflow.core.commands import Adopt, Announce, CancelAccepted, Keep, Save, SetTimer, Stop
 from exoflow.core.graph import Graph
 from exoflow.core.ids import UNEXECUTED, derived_version, drawn_version
@@ -24,7 +24,7 @@ from exoflow.core.state import Phase, Saving, State, Status, Task
 
 def succeeded(state: State, task: Task, event: ev.TaskSucceeded) -> None:
     graph = event.growth
-    if graph is not None and task.kids is None:
+    if graph is not None and task.version == UNEXECUTED:
         graph, findings = checks.check_growth(state, task, graph)
         if findings:
             text = "; ".join(str(finding) for finding in findings)
@@ -61,7 +61,7 @@ def executed(state: State, task: Task, stored: Stored | None, graph: Graph | Non
         growth.start(state, task)
     elif not (first or task.durable) or task.condemned:
         demand.recount_downstream(state, task)
-    elif task.spec.annotations.checkpoint is not Checkpoint.SYNC:
+    elif not task.read_when_saved:
         demand.became_usable(state, task)
     demand.release(state, task)
     state.stability.touch(task)
@@ -175,7 +175,7 @@ def stopped(state: State, task: Task, _event: object) -> None:
 
 
 def inputs_lost(state: State, task: Task, event: ev.InputsLost) -> None:
-    """The attempt did not begin. Its number is used up, and its intent (if any) is undone like any other."""
+    """The attempt (or the rollback) did not begin; its number is used up."""
     for name in event.spoiled:
         spoiled(state, name)
     for name in event.lost:
@@ -184,8 +184,14 @@ def inputs_lost(state: State, task: Task, event: ev.InputsLost) -> None:
     if task.phase is Phase.UNDOING:
         demand.want(state, task, Phase.UNDO_WAITING)
         return
-    if task.kind is Kind.COMMITTING:
-        task.effect = False  # the function never began
+    _never_began(state, task)
+
+
+def _never_began(state: State, task: Task) -> None:
+    """Its inputs went while it was about to start. The intent on record (if any) is void."""
+    if task.effect:
+        task.effect = False
+        state.records.append(journal.EffectSettled(task=task.id))
     demand.wait_again(state, task)
 
 
@@ -272,9 +278,12 @@ def undo_failed(state: State, task: Task, event: ev.UndoFailed) -> None:
     ending.block(state, task, failure)
 
 
+_OWN_COURSE = frozenset({Phase.STARTING, Phase.RUNNING, Phase.STOPPING, Phase.PAUSED})
+
+
 def doubt_answered(state: State, task: Task, event: ev.DoubtAnswered) -> None:
     """From the ``on_unknown`` function, or from a person when the workflow was resumed."""
-    if not task.effect or task.kind is not Kind.COMMITTING or task.version != UNEXECUTED:
+    if not task.effect or task.kind is not Kind.COMMITTING or task.at_hand or task.phase in _OWN_COURSE:
         return
     if event.happened:
         state.commands.append(Keep(task=task.id, attempt=task.attempt))
@@ -341,7 +350,7 @@ def saved(state: State, record: journal.OutputSaved) -> None:
     state.set_saving(task, Saving.NOT)
     task.durable = True
     task.effect = task.effect and task.kind is Kind.UNDOABLE
-    if task.spec.annotations.checkpoint is Checkpoint.SYNC:
+    if task.read_when_saved:
         demand.became_usable(state, task)
     elif not task.present:  # lost while its record was on the way
         demand.recount_downstream(state, task)
@@ -357,8 +366,10 @@ def intended(state: State, record: journal.AttemptIntended) -> None:
         demand.release_claims(state, task)
         state.move(task, Phase.IDLE)
         state.agenda.append(task)
-    else:
+    elif all(up.usable_by(task) for up in task.reads):
         readiness.run(state, task)
+    else:
+        _never_began(state, task)
 
 
 def counted(state: State, record: journal.AttemptFailed | journal.WorkerDied) -> None:

@@ -111,7 +111,7 @@ def collapse(state: State, task: Task) -> None:
         state.move(kid, Phase.IDLE)
         state.set_saving(kid, Saving.NOT)
         state.forget(kid)
-    task.claims = sum(reader.wanting for reader in task.readers) + (task is state.root)
+    task.claims = sum(reader.wanting for reader in task.readers) + (task is state.root and state.claimed)
     state.commands.append(Forget(tasks=tuple(kid.id for kid in kids)))
     demand.recount_downstream(state, task)
     state.stability.reset()
