@@ -13,12 +13,12 @@ from typing import Any
 from exoflow.core import commands as cmd
 from exoflow.core import events as ev
 from exoflow.core import invariants, journal, replay
-from exoflow.core.annotations import Annotations, Checkpoint, Kind
 from exoflow.core.checks import check, repair
-from exoflow.core.graph import Graph, TaskSpec, ordered
-from exoflow.core.ids import basis_of
 from exoflow.core.machine import Machine
-from exoflow.core.retry import RetryPolicy
+from exoflow.core.spec.annotations import Annotations, Checkpoint, Kind
+from exoflow.core.spec.graph import Graph, TaskSpec, ordered
+from exoflow.core.spec.ids import basis_of
+from exoflow.core.spec.retry import RetryPolicy
 from exoflow.core.state import Status
 
 Provenance = dict[str, int]
@@ -113,6 +113,7 @@ class World:
         self.runs: dict[str, int] = {}
         self.status = Status.PENDING
         self.cancel_done = False
+        self.caught: set[str] = set()
         self.specs: dict[str, TaskSpec] = {spec.id: spec for spec in self.graph.tasks}
         self.machine = Machine(replay.new_state("w", self.epoch), self.graph)
         self.fresh()
@@ -185,6 +186,7 @@ class World:
         self.draws += 1
         seen = self.seen[c.task, c.attempt]
         self.memory[c.task] = self.outputs[c.task, c.attempt] = {**seen, c.task: -self.draws}
+        self.caught.add(c.task)
 
     def on_release(self, c: cmd.Release) -> None:
         self.memory.pop(c.task, None)
@@ -400,7 +402,7 @@ class World:
         assert len(keys) == len(set(keys)), f"a commit stands twice: {sorted(self.commits)}"
         if self.status is Status.SUCCEEDED:
             for task in self.machine.state.tasks.values():
-                if task.caught:
+                if task.id in self.caught:
                     continue
                 if task.kind is Kind.UNDOABLE:
                     assert len(self.effects.get(task.id, [])) == 1, f"effect of {task.id} stands {self.effects.get(task.id)}"

@@ -12,10 +12,10 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
-from exoflow.core.annotations import Checkpoint
-from exoflow.core.graph import Graph, TaskSpec
-from exoflow.core.ids import UNEXECUTED
 from exoflow.core.readiness import GATE
+from exoflow.core.spec.annotations import Checkpoint
+from exoflow.core.spec.graph import Graph, TaskSpec
+from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.stability import Prop, Stability
 from exoflow.core.state import State, Task
 
@@ -76,12 +76,7 @@ def repair(graph: Graph, only: Collection[str] | None = None) -> tuple[Graph, tu
 
 
 def check_growth(state: State, task: Task, graph: Graph) -> tuple[Graph, list[Finding]]:
-    """The same for a running workflow in which ``task`` returns ``graph``. In auto mode, checkpoints are turned on in ``graph``.
-
-    The shape itself is saved if chance may be in it: without it, nobody would find what its tasks left behind.
-    """
-    if not task.deterministic and not task.needs_saving:
-        state.respecify(task, _saved(task.spec))
+    """The same for a running workflow in which ``task`` returns ``graph``. In auto mode, checkpoints are turned on in ``graph``."""
     if state.unsettled == 0 and not _may_be_unsafe(graph.tasks):
         return graph, []
     facts = _copy_of_state(state, task, graph)
@@ -92,6 +87,13 @@ def check_growth(state: State, task: Task, graph: Graph) -> tuple[Graph, list[Fi
         if found:
             return with_checkpoints(graph, [names[name] for name in found]), []
     return graph, findings
+
+
+def save_shape(state: State, task: Task) -> None:
+    """``task`` returned a DAG. Unless the very same DAG can be had again after any loss, it is saved, whatever the annotation says:
+    without it nobody would find what its tasks left behind."""
+    if not task.needs_saving and not (task.deterministic and state.stability.holds(Prop.RECOVERABLE, task.ups)):
+        state.respecify(task, _saved(task.spec))
 
 
 def with_checkpoints(graph: Graph, names: Iterable[str]) -> Graph:
@@ -115,8 +117,10 @@ def _may_be_unsafe(specs: Iterable[TaskSpec]) -> bool:
 class _Facts:
     """A graph to try on: specs with absolute ids, and which of them have run already (and whether they are saved): those are past repair."""
 
-    def __init__(self, specs: list[TaskSpec], root: str, executed: dict[str, bool] | None = None) -> None:
-        self.specs, self.root, self.executed = specs, root, executed or {}
+    def __init__(self, specs: list[TaskSpec], root: str) -> None:
+        self.specs, self.root = specs, root
+        self.executed: dict[str, bool] = {}
+        self.parents: dict[str, str] = {}
 
     def state(self, saved: Collection[str] = (), deterministic: Collection[str] = ()) -> State:
         """A fresh copy, with these tasks saved or deterministic."""
@@ -132,6 +136,9 @@ class _Facts:
             task.after = tuple(tasks[up] for up in spec.after)
             for up in task.ups:
                 up.readers.append(task)
+            if given.id in self.parents:
+                task.parent = tasks[self.parents[given.id]]
+                task.parent.kids = []
             if given.id in self.executed:
                 task.version, task.durable = 1, self.executed[given.id]
         state.root = tasks[self.root]
@@ -147,15 +154,19 @@ def _copy_of_state(state: State, grown: Task, graph: Graph) -> _Facts:
     from exoflow.core.ending import upstream_first
 
     tail = f"{grown.id}/{graph.root}"
-    specs: list[TaskSpec] = []
-    executed: dict[str, bool] = {}
+    root = state.root
+    facts = _Facts([], tail if root is None or root is grown else root.id)
+    specs = facts.specs
     for task in upstream_first(state):
         reads = tuple(tail if up is grown else up.id for up in task.reads)
         after = tuple(tail if up is grown else up.id for up in task.after)
         specs.append(msgspec.structs.replace(task.spec, id=task.id, reads=reads, after=after))
         if task.version != UNEXECUTED:
-            executed[task.id] = task.needs_saving or task.durable
+            facts.executed[task.id] = task.needs_saving or task.durable
+        if task.parent is not None:
+            facts.parents[task.id] = task.parent.id
         if task is grown:
+            facts.parents.update((f"{grown.id}/{spec.id}", grown.id) for spec in graph.tasks)
             specs += [
                 msgspec.structs.replace(
                     spec,
@@ -165,8 +176,7 @@ def _copy_of_state(state: State, grown: Task, graph: Graph) -> _Facts:
                 )
                 for spec in graph.tasks
             ]
-    root = state.root
-    return _Facts(specs, tail if root is None or root is grown else root.id, executed)
+    return facts
 
 
 def _dry_run(facts: _Facts, saved: Collection[str] = (), deterministic: Collection[str] = ()) -> list[Task]:
@@ -298,5 +308,3 @@ def _unsaved_ancestors(task: Task) -> Iterable[Task]:
                 frontier.append(up)
                 if not up.deterministic and up.spec.annotations.checkpoint is Checkpoint.NONE:
                     yield up
-
-

@@ -8,7 +8,7 @@ nobody needs any more are never run again (docs/semantics.md, section 3).
 from __future__ import annotations
 
 from exoflow.core.commands import Release
-from exoflow.core.ids import UNEXECUTED
+from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.state import COUNTING, Phase, Saving, State, Task
 from exoflow.core.withdrawal import condemn_downstream
 from exoflow.errors import EngineBug

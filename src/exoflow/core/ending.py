@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 
 from exoflow.core import demand
-from exoflow.core.annotations import Kind
 from exoflow.core.commands import Stop
-from exoflow.core.ids import UNEXECUTED
 from exoflow.core.journal import Failure, WorkflowEnded
+from exoflow.core.spec.annotations import Kind
+from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.state import Ending, Phase, Saving, State, Status, Task
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from exoflow.core.graph import Graph
 from exoflow.core.journal import Failure, Stored
+from exoflow.core.spec.graph import Graph
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True):

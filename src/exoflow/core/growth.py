@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from exoflow.core import demand
 from exoflow.core.commands import Grow
-from exoflow.core.graph import Graph
-from exoflow.core.ids import UNEXECUTED, UNKNOWN, child_scope
 from exoflow.core.journal import TasksWithdrawn
+from exoflow.core.spec.graph import Graph
+from exoflow.core.spec.ids import UNEXECUTED, UNKNOWN, child_scope
 from exoflow.core.state import Orphan, Phase, State, Task
 from exoflow.errors import EngineBug
 

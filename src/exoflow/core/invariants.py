@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from exoflow.core.ids import UNEXECUTED
+from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.state import ACTIVE, AT_REST, COUNTING, Phase, Saving, State, Task
 from exoflow.errors import EngineBug
 

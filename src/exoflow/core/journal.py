@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from exoflow.core.graph import Graph, TaskSpec
+from exoflow.core.spec.graph import Graph, TaskSpec
 
 RECORD_VERSION = 1
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from exoflow.core import demand, ending, growth, journal, readiness, replay, transitions
 from exoflow.core import events as ev
-from exoflow.core.annotations import Kind
 from exoflow.core.commands import Announce, Append, Command
-from exoflow.core.graph import Graph
-from exoflow.core.ids import UNEXECUTED
 from exoflow.core.journal import Record
 from exoflow.core.readiness import GATE
+from exoflow.core.spec.annotations import Kind
+from exoflow.core.spec.graph import Graph
+from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.state import Phase, State, Status, Task
 from exoflow.errors import EngineBug
 

@@ -4,10 +4,10 @@ for, and takes it as far as it can go."""
 from __future__ import annotations
 
 from exoflow.core import demand, withdrawal
-from exoflow.core.annotations import Kind
 from exoflow.core.commands import Ask, Run, SetTimer, Undo
-from exoflow.core.ids import UNEXECUTED, basis_of
 from exoflow.core.journal import AttemptIntended
+from exoflow.core.spec.annotations import Kind
+from exoflow.core.spec.ids import UNEXECUTED, basis_of
 from exoflow.core.stability import Prop
 from exoflow.core.state import Ending, Phase, Saving, State, Status, Task
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from exoflow.core import growth, journal, withdrawal
-from exoflow.core.annotations import Kind
-from exoflow.core.ids import UNEXECUTED
+from exoflow.core.spec.annotations import Kind
+from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.stability import Stability
 from exoflow.core.state import Orphan, Phase, State, Status, Task
 

@@ -20,10 +20,10 @@ After a loss, a withdrawal or a spoiled checkpoint, ``reset`` forgets everything
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from exoflow.core.ids import UNEXECUTED
+from exoflow.core.spec.ids import UNEXECUTED
 
 if TYPE_CHECKING:
     from exoflow.core.state import State, Task
@@ -109,6 +109,15 @@ class Stability:
                 known.waiters.append(task)
                 return False
             task.asked += 1
+        return True
+
+    def holds(self, prop: Prop, tasks: Iterable[Task]) -> bool:
+        """Whether ``prop`` holds for all of ``tasks`` now."""
+        for task in tasks:
+            if getattr(task, _SLOT[prop]) is None:
+                self._work([Blocked(prop, task)])
+            if getattr(task, _SLOT[prop]) is not True:
+                return False
         return True
 
     def touch(self, task: Task) -> None:

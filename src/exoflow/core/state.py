@@ -10,13 +10,13 @@ import enum
 from collections import deque
 from typing import TYPE_CHECKING
 
-from exoflow.core.annotations import Checkpoint, Kind
-from exoflow.core.ids import UNEXECUTED
+from exoflow.core.spec.annotations import Checkpoint, Kind
+from exoflow.core.spec.ids import UNEXECUTED
 
 if TYPE_CHECKING:
     from exoflow.core.commands import Command
-    from exoflow.core.graph import Graph, TaskSpec
     from exoflow.core.journal import Failure, OutputSaved, Record, Stored
+    from exoflow.core.spec.graph import Graph, TaskSpec
     from exoflow.core.stability import Blocked, Stability
 
 
@@ -174,11 +174,7 @@ class Task:
 
     def precedes(self, later: Task) -> bool:
         """It has finished, as far as order without data is concerned."""
-        return (
-            self.version != UNEXECUTED
-            and (self.durable or not self.read_when_saved)
-            and (not self.condemned or later.condemned)
-        )
+        return self.version != UNEXECUTED and (self.durable or not self.read_when_saved) and (not self.condemned or later.condemned)
 
     @property
     def read_when_saved(self) -> bool:

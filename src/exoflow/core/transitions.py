@@ -11,12 +11,12 @@ from typing import Any
 
 from exoflow.core import checks, demand, ending, growth, journal, readiness
 from exoflow.core import events as ev
-from exoflow.core.annotations import Kind
 from exoflow.core.commands import Adopt, Announce, CancelAccepted, Keep, Save, SetTimer, Stop
-from exoflow.core.graph import Graph
-from exoflow.core.ids import UNEXECUTED, derived_version, drawn_version
 from exoflow.core.journal import Failure, Stored
-from exoflow.core.retry import DEATHS_MAX, UNDO_POLICY, delay_s, may_retry
+from exoflow.core.spec.annotations import Kind
+from exoflow.core.spec.graph import Graph
+from exoflow.core.spec.ids import UNEXECUTED, derived_version, drawn_version
+from exoflow.core.spec.retry import DEATHS_MAX, UNDO_POLICY, delay_s, may_retry
 from exoflow.core.state import Phase, Saving, State, Status, Task
 
 # --- an attempt ends ---------------------------------------------------------------------------------------------------------
@@ -24,6 +24,8 @@ from exoflow.core.state import Phase, Saving, State, Status, Task
 
 def succeeded(state: State, task: Task, event: ev.TaskSucceeded) -> None:
     graph = event.growth
+    if graph is not None and task.kids is None:
+        checks.save_shape(state, task)
     if graph is not None and task.version == UNEXECUTED:
         graph, findings = checks.check_growth(state, task, graph)
         if findings:
@@ -59,7 +61,7 @@ def executed(state: State, task: Task, stored: Stored | None, graph: Graph | Non
             state.commands.append(Save(task=task.id, attempt=task.attempt))
     if grown:
         growth.start(state, task)
-    elif not (first or task.durable) or task.condemned:
+    elif not first or task.condemned:
         demand.recount_downstream(state, task)
     elif not task.read_when_saved:
         demand.became_usable(state, task)
@@ -255,6 +257,10 @@ def undo_succeeded(state: State, task: Task, _event: ev.UndoSucceeded) -> None:
     task.effect = False
     task.undo_tries = 0
     state.records.append(journal.EffectUndone(task=task.id, attempt=task.attempt))
+    if task.durable:  # what is undone has not been executed, whatever was saved
+        task.durable = False
+        demand.recount_downstream(state, task)
+        state.stability.reset()
     if task.giving_up and not task.condemned and task.failure is not None:
         _outcome_of_failure(state, task, task.failure)
     elif task.condemned or state.unwinding is not None:

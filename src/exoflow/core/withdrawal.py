@@ -8,10 +8,10 @@ effect no longer stands. The task whose new version is the cause waits for the s
 from __future__ import annotations
 
 from exoflow.core import demand
-from exoflow.core.annotations import Kind
 from exoflow.core.commands import Forget, Release, Stop
-from exoflow.core.ids import UNEXECUTED
 from exoflow.core.journal import TasksWithdrawn
+from exoflow.core.spec.annotations import Kind
+from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.state import Phase, Saving, State, Task
 from exoflow.errors import EngineBug
 
@@ -24,7 +24,9 @@ def condemn_downstream(state: State, origin: Task) -> None:
         for down in stack.pop().downs:
             if down.dirty and not down.condemned:
                 if down.kind is Kind.COMMITTING:
-                    raise EngineBug(message=f"committing task '{down.id}' started on a version of '{origin.id}' that must be replaced", story="")
+                    raise EngineBug(
+                        message=f"committing task '{down.id}' started on a version of '{origin.id}' that must be replaced", story=""
+                    )
                 down.condemned = True
                 found.append(down)
                 stack.append(down)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from exoflow.core.annotations import Annotations
-from exoflow.core.retry import RetryPolicy
+from exoflow.core.spec.annotations import Annotations
+from exoflow.core.spec.retry import RetryPolicy
 from exoflow.errors import CycleError
 
 
