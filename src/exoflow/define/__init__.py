@@ -1,0 +1,1 @@
+"""How a user writes a workflow: tasks (``task``), the DAG their calls build (``dag``), and what becomes of it (``plan``)."""

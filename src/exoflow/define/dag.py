@@ -1,0 +1,164 @@
+"""Nodes: calls of tasks that have not run. They know their arguments, which may hold other nodes, and what must come before them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from exoflow.errors import ForeignNodeError, SignatureError, WrongContextError
+
+if TYPE_CHECKING:
+    from exoflow.define.task import Task
+
+
+class Node:
+    """A task on its arguments. Made by ``task.bind(...)``; run by ``exoflow.run(node)``; given to other tasks as an argument."""
+
+    __slots__ = ("__weakref__", "after", "args", "kwargs", "label", "task")
+
+    def __init__(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], label: str = "") -> None:
+        self.task, self.args, self.kwargs = task, args, kwargs
+        self.label = label or task.task_options.name or task.label
+        self.after: tuple[Node, ...] = ()
+
+    def __rshift__(self, later: Node) -> Node:
+        """``a >> b``: b starts only when a has finished. Returns b."""
+        if not isinstance(later, Node):
+            return NotImplemented
+        later.after += (self,)
+        return later
+
+    def __lshift__(self, earlier: Node) -> Node:
+        """``b << a``: the same. Returns b."""
+        if not isinstance(earlier, Node):
+            return NotImplemented
+        self.after += (earlier,)
+        return self
+
+    def __rrshift__(self, earlier: list[Node] | tuple[Node, ...]) -> Node:
+        """``[a, b] >> c``."""
+        for node in earlier:
+            if not isinstance(node, Node):
+                return NotImplemented
+        self.after += tuple(earlier)
+        return self
+
+    def __repr__(self) -> str:
+        return f"<exoflow.Node {self.label}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise ForeignNodeError(
+            message=f"node '{self.label}' is part of a DAG, not a value: return it from a task by itself or directly inside a list, tuple "
+            "or dict, and the task becomes a sub-workflow"
+        )
+
+    def _unknown(self, *_: object) -> NoReturn:
+        raise WrongContextError(
+            message=f"the output of task '{self.label}' is not known while the DAG is being built; pass the node to a task, and decide there"
+        )
+
+    __bool__ = __iter__ = __len__ = __getitem__ = __contains__ = __int__ = __float__ = __call__ = _unknown
+
+
+class InputNode:
+    """Stands for the arguments of ``run``: ``InputNode()`` is the only one, ``inp[0]`` the first, ``inp["x"]`` or ``inp.x`` the keyword x."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, _key: int | str | None = None) -> None:
+        object.__setattr__(self, "_key", _key)
+
+    def __enter__(self) -> InputNode:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def __getitem__(self, key: int | str) -> InputNode:
+        if self._key is not None or not isinstance(key, (int, str)):
+            raise SignatureError(
+                message=f"InputNode takes one index or keyword, got {key!r:.40} on {self!r}; take the value apart in a task"
+            )
+        return InputNode(key)
+
+    def __getattr__(self, name: str) -> InputNode:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self[name]
+
+    def __iter__(self) -> NoReturn:
+        raise WrongContextError(message="the inputs of a workflow are not known while the DAG is being built")
+
+    def __repr__(self) -> str:
+        return "InputNode()" if self._key is None else f"InputNode()[{self._key!r}]"
+
+    def value(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What it stands for. Raises SignatureError if ``run`` was not given that."""
+        key = self._key
+        if key is None and len(args) == 1 and not kwargs:
+            return args[0]
+        if isinstance(key, int) and -len(args) <= key < len(args):
+            return args[key]
+        if isinstance(key, str) and key in kwargs:
+            return kwargs[key]
+        given = f"{len(args)} positional and {sorted(kwargs)}"
+        raise SignatureError(
+            message=f"the DAG uses {self!r}, but run() was given {given}; use InputNode() alone only for a single argument"
+        )
+
+
+class Slot:
+    """The place of an output in the arguments of a task: the ``index``-th of what it reads."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Slot, (self.index,)
+
+
+def substitute(value: Any, replace: Callable[[Any], Any], kinds: tuple[type, ...]) -> Any:
+    """``value`` with each instance of ``kinds`` in it replaced, however deep in lists, tuples, dicts and dataclasses. What holds none is
+    returned as it is, not copied."""
+    if isinstance(value, kinds):
+        return replace(value)
+    cls = type(value)
+    if cls is list or cls is tuple:
+        if not any(map(_may_hold, value)):
+            return value
+        made = [substitute(item, replace, kinds) for item in value]
+        return value if all(map(_is, made, value)) else cls(made)
+    if cls is dict:
+        if not any(map(_may_hold, value.values())):
+            return value
+        changed = {key: substitute(item, replace, kinds) for key, item in value.items()}
+        return value if all(changed[key] is item for key, item in value.items()) else changed
+    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a named tuple
+        made = [substitute(item, replace, kinds) for item in value]
+        return value if all(map(_is, made, value)) else cls(*made)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+        changed = {name: substitute(item, replace, kinds) for name, item in fields.items()}
+        return value if all(changed[name] is item for name, item in fields.items()) else dataclasses.replace(value, **changed)
+    return value
+
+
+_LEAVES = frozenset({int, float, str, bytes, bool, type(None), complex})
+
+
+def _may_hold(value: Any) -> bool:
+    return type(value) not in _LEAVES
+
+
+def _is(one: Any, other: Any) -> bool:
+    return one is other
+
+
+def nodes_in(value: Any) -> Iterator[Node]:
+    """Every node in ``value``, in order, each as often as it occurs."""
+    found: list[Node] = []
+    substitute(value, lambda node: found.append(node) or node, (Node,))
+    yield from found

@@ -1,0 +1,226 @@
+"""From nodes to a plan: what the core is told (the graph) and what the runtime keeps (functions' names and arguments)."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from exoflow import codec
+from exoflow.core.spec.graph import Graph, TaskSpec, ordered
+from exoflow.define import registry
+from exoflow.define.dag import InputNode, Node, Slot, nodes_in, substitute
+from exoflow.define.options import TaskOptions
+from exoflow.define.task import Task, task
+from exoflow.errors import ArgumentNotSerializableError, DuplicateTaskNameError, ForeignNodeError, UnresumableTaskError
+
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+class Call(msgspec.Struct, frozen=True, array_like=True):
+    """One task's call: the name of the task, its arguments with a Slot where an output goes, and what goes with it."""
+
+    task: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    executor: str
+    rollback: str = ""
+    on_unknown: str = ""
+    catch: bool = False
+
+
+class Plan(msgspec.Struct, frozen=True, array_like=True):
+    """A DAG, ready to be saved. ``calls`` by task id; ``code`` holds each function's fingerprint by task name; ``main`` is the script that
+    ``__main__`` stands for; ``auto`` names the tasks that left their checkpoint to the planner."""
+
+    graph: Graph
+    calls: dict[str, Call]
+    code: dict[str, str]
+    main: str | None = None
+    auto: tuple[str, ...] = ()
+
+    def meaning(self) -> str:
+        """Fingerprint of the definition and the arguments, without the code."""
+        calls = {
+            name: (call.task, call.args, call.kwargs, call.executor, call.rollback, call.on_unknown) for name, call in self.calls.items()
+        }
+        return codec.fingerprint((msgspec.msgpack.encode(self.graph), calls))
+
+
+def make_plan(root: Node, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, *, durable: bool = False) -> Plan:
+    """The plan of everything that leads to ``root``, with the inputs put in.
+
+    Raises CycleError, DuplicateTaskNameError, SignatureError, and, if ``durable``, UnresumableTaskError.
+    """
+    nodes = _collect(root)
+    names = _name(nodes)
+    inputs = (args, kwargs or {})
+    used_inputs = False
+
+    def fill(inp: InputNode) -> Any:
+        nonlocal used_inputs
+        used_inputs = True
+        return inp.value(*inputs)
+
+    specs, calls, auto = [], {}, []
+    code: dict[str, str] = {}
+    for node in nodes:
+        reads: dict[Node, Slot] = {}
+
+        def place(found: Node, reads: dict[Node, Slot] = reads) -> Slot:
+            return reads.setdefault(found, Slot(len(reads)))
+
+        call_args = substitute(substitute(node.args, fill, (InputNode,)), place, (Node,))
+        call_kwargs = substitute(substitute(node.kwargs, fill, (InputNode,)), place, (Node,))
+        bound, options = node.task, node.task.task_options
+        if durable:
+            _require_importable(bound)
+        if bound.key not in code:
+            code[bound.key] = codec.code_fingerprint(bound.function)
+        name = names[node]
+        if options.checkpoint == "auto":
+            auto.append(name)
+        calls[name] = Call(
+            bound.key, call_args, call_kwargs, _executor(bound), bound.rollback_key, bound.on_unknown_key, options.catch_exceptions
+        )
+        specs.append(
+            TaskSpec(
+                id=name,
+                reads=tuple(names[up] for up in reads),
+                after=tuple(names[up] for up in dict.fromkeys(node.after) if up not in reads),
+                annotations=options.annotations(),
+                retry=options.retry_policy(),
+                timeout_s=float(options.timeout) if options.timeout is not None else None,
+                catch=options.catch_exceptions,
+            )
+        )
+    if (args or kwargs) and not used_inputs:
+        raise ForeignNodeError(message="run() was given arguments, but the DAG has no InputNode to take them")
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    return Plan(ordered(specs, names[root]), calls, code, main, tuple(auto))
+
+
+def _require_importable(bound: Task[..., Any]) -> None:
+    registry.require_importable(bound.key, bound.function)
+    for name in (bound.rollback_key, bound.on_unknown_key):
+        if not registry.importable(name):
+            raise UnresumableTaskError(task=name.partition("#")[0].partition(":")[2], location="its definition")
+
+
+def _executor(bound: Task[..., Any]) -> str:
+    return bound.task_options.executor or ("loop" if bound.is_async else "thread")
+
+
+def _collect(root: Node) -> list[Node]:
+    """All nodes that lead to ``root``, each behind those it was given, in the order in which they appear."""
+    order: list[Node] = []
+    state: dict[Node, bool] = {}  # False while its inputs are being visited
+    stack: list[tuple[Node, Iterable[Node] | None]] = [(root, None)]
+    while stack:
+        node, ups = stack.pop()
+        if ups is None:
+            if node in state:
+                continue
+            state[node] = False
+            given = [*nodes_in(node.args), *nodes_in(node.kwargs), *node.after]
+            stack.append((node, given))
+            stack += [(up, None) for up in reversed(given) if up not in state]
+        else:
+            state[node] = True
+            order.append(node)
+    return order
+
+
+def _name(nodes: list[Node]) -> dict[Node, str]:
+    """Explicit names as given; automatic ones numbered in the order of appearance: the same in every process and run."""
+    names: dict[Node, str] = {}
+    taken: dict[str, Node] = {}
+    for node in nodes:
+        explicit = _explicit_name(node)
+        if explicit is None:
+            continue
+        other = taken.setdefault(explicit, node)
+        if other is not node:
+            where = [registry.location_of(each.task.function) for each in (other, node)]
+            raise DuplicateTaskNameError(name=explicit, first=where[0], second=where[1])
+        names[node] = explicit
+    counts: dict[str, int] = {}
+    for node in nodes:
+        if node in names:
+            continue
+        base = _NOT_IN_A_NAME.sub("_", node.label)[:150]
+        while True:
+            number = counts[base] = counts.get(base, 0) + 1
+            name = base if number == 1 else f"{base}_{number}"
+            if name not in taken:
+                break
+        taken[name] = node
+        names[node] = name
+    return names
+
+
+def _explicit_name(node: Node) -> str | None:
+    """The name given with ``.options(name=…)`` (the decorator's name is only a base for numbering)."""
+    name = node.task.task_options.name
+    registered = registry.find(node.task.key) if name is not None and registry.importable(node.task.key) else None
+    if name is None or (isinstance(registered, Task) and registered.task_options.name == name):
+        return None
+    return name
+
+
+def encode_plan(plan: Plan) -> codec.Encoded:
+    """The plan as bytes. Raises ArgumentNotSerializableError naming the task and the path to what cannot be saved."""
+    try:
+        return codec.encode(plan)
+    except codec.NotSerializable as whole:
+        for name, call in plan.calls.items():
+            for where, value in (
+                *((f"args[{i}]", arg) for i, arg in enumerate(call.args)),
+                *((f"args.{k}", v) for k, v in call.kwargs.items()),
+            ):
+                try:
+                    codec.encode(value)
+                except codec.NotSerializable as error:
+                    path = where if error.path.startswith("the value") else where + error.path
+                    raise ArgumentNotSerializableError(task=name, path=path, type_name=error.type_name, reason=error.reason) from error
+        raise ArgumentNotSerializableError(task="?", path=whole.path, type_name=whole.type_name, reason=whole.reason) from whole
+
+
+def as_node(output: Any) -> Node:
+    """What a workflow function returned, as one node."""
+    return output if isinstance(output, Node) else Node(collect, (output,), {}, label="collect")
+
+
+def find_dag(output: Any) -> Plan | None:
+    """The plan of the DAG that a task returned, or None if it returned a plain value. A DAG is a node, or a list, tuple or dict that
+    directly holds one."""
+    if isinstance(output, Node):
+        return make_plan(output)
+    if type(output) in (list, tuple, dict) and any(
+        isinstance(item, Node) for item in (output.values() if isinstance(output, dict) else output)
+    ):
+        return make_plan(as_node(output))
+    return None
+
+
+def find_task(key: str, changes: dict[str, Any]) -> Task[..., Any]:
+    """Unpickling of a Task: by name. Raises UnresumableTaskError if there is none of that name."""
+    found = registry.find(key)
+    if not isinstance(found, Task):
+        raise UnresumableTaskError(task=key, location="an unknown place")
+    return Task(found.function, TaskOptions.make(found.task_options, changes), key) if changes else found
+
+
+@task(deterministic=True, can_rollback=True, checkpoint=False, executor="inline")
+def collect(value: Any) -> Any:
+    """Wait for all nodes in ``value``; the engine puts their outputs in."""
+    return value
+
+
+@task(deterministic=True, can_rollback=True, checkpoint=False, executor="inline")
+def fan_out(each: Task[..., Any], items: Iterable[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """``each.map(items, …)``: one task for each item, as a sub-workflow."""
+    return [each.bind(item, *args, **kwargs) for item in items] or collect.bind([])

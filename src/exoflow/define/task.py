@@ -1,0 +1,126 @@
+"""``@exoflow.task``: a function, what it says of itself, and ``bind``."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from exoflow.define import registry
+from exoflow.define.dag import Node
+from exoflow.define.options import TaskOptions
+from exoflow.errors import InvalidOptionError, SignatureError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+building: ContextVar[bool] = ContextVar("exoflow_building", default=False)
+"""True while an ``@exoflow.workflow`` function runs: calls to tasks bind instead of running."""
+
+
+class Task(Generic[P, R]):
+    """A function as a unit of recovery. Calling it calls the function; ``bind`` makes a node of a DAG.
+
+    ``key`` is the name under which it is found again (``module:qualname``, or the ``name=`` given to the decorator).
+    """
+
+    def __init__(self, function: Callable[P, R], options: TaskOptions, key: str) -> None:
+        options.check_function(getattr(function, "__name__", key), function)
+        self.function, self.task_options, self.key = function, options, key
+        self.rollback_key = self._register(options.rollback)
+        self.on_unknown_key = self._register(options.on_unknown if callable(options.on_unknown) else None)
+        functools.update_wrapper(self, function)
+
+    @staticmethod
+    def _register(function: Callable[..., Any] | None) -> str:
+        if function is None:
+            return ""
+        inner = function.function if isinstance(function, Task) else function
+        name = registry.name_of(inner)
+        registry.register(name, inner, defined_at=registry.location_of(inner))
+        return name
+
+    @property
+    def label(self) -> str:
+        """What its nodes are called unless told otherwise."""
+        given = getattr(self.function, "__name__", "task")
+        return "task" if "<" in given else given
+
+    @property
+    def is_async(self) -> bool:
+        return inspect.iscoroutinefunction(self.function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if building.get():
+            return self.bind(*args, **kwargs)  # type: ignore[return-value]  # while a DAG is built, outputs are nodes
+        return self.function(*args, **kwargs)
+
+    def options(self, **changes: Any) -> Task[P, R]:
+        """The same function with other annotations or options (see TaskOptions). Raises InvalidOptionError."""
+        return Task(self.function, TaskOptions.make(self.task_options, changes), self.key)
+
+    def bind(self, *args: Any, **kwargs: Any) -> Node:
+        """A node of a DAG: this task on these arguments, which may be nodes or hold nodes. Raises SignatureError if they do not fit."""
+        try:
+            _signature(self.function).bind(*args, **kwargs)
+        except TypeError as error:
+            raise SignatureError(message=f"task '{self.label}': {error}") from None
+        return Node(self, args, kwargs)
+
+    def map(self, items: Any, *args: Any, **kwargs: Any) -> Node:
+        """A node whose output is ``[self(item, *args, **kwargs) for item in items]``, one task for each item. ``items`` may be a node
+        whose output is known only at run time."""
+        from exoflow.define.plan import fan_out
+
+        return Node(fan_out, (self, items, args, kwargs), {}, label=self.task_options.name or f"{self.label}_map")
+
+    def __repr__(self) -> str:
+        return f"<exoflow.Task {self.key}>"
+
+    def __get__(self, instance: object, owner: type | None = None) -> Task[P, R]:
+        return self  # a task in a class body is not a method
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from exoflow.define.plan import find_task
+
+        if not registry.importable(self.key):
+            registry.require_importable(self.key, self.function)
+        registered = registry.find(self.key)
+        changes = {} if registered is None else _difference(registered.task_options, self.task_options)
+        return find_task, (self.key, changes)
+
+
+def _difference(base: TaskOptions, other: TaskOptions) -> dict[str, Any]:
+    return {name: value for name, value in vars(other).items() if vars(base)[name] != value}
+
+
+@functools.lru_cache(maxsize=4096)
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(function)
+
+
+@overload
+def task(function: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(**options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a function a task: ``@exoflow.task``, or ``@exoflow.task(deterministic=True, can_rollback=True, checkpoint=False)``.
+
+    Without annotations a task is the safe worst case: it may have external outputs, is not deterministic, is saved, and is idempotent for
+    equal inputs. See :class:`~exoflow.define.options.TaskOptions` for all options. Raises InvalidOptionError, DuplicateRegistrationError.
+    """
+
+    def make(function: Callable[..., Any]) -> Task[..., Any]:
+        if isinstance(function, Task):
+            raise InvalidOptionError(message=f"'{function.label}' is a task already; use .options(...) to change it")
+        if not callable(function):
+            raise InvalidOptionError(message=f"@exoflow.task is for functions, got {function!r:.60}")
+        checked = TaskOptions.make(None, options)
+        key = checked.name or registry.name_of(function)
+        made = Task(function, checked, key)
+        registry.register(key, made, defined_at=registry.location_of(function), exclusive=checked.name is not None)
+        return made
+
+    return make if function is None else make(function)
