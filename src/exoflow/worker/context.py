@@ -47,3 +47,18 @@ def inside_task() -> TaskContext | None:
 
 set_current = _current.set
 reset_current = _current.reset
+
+
+_is_worker = False
+
+
+def inside_worker() -> bool:
+    """Whether this process is a worker. An engine must refuse to start here: an unguarded main script, imported by its own worker,
+    would otherwise start engines without end."""
+    return _is_worker
+
+
+def mark_worker() -> None:
+    """Say that this process is a worker, before any code of the user is imported."""
+    global _is_worker  # noqa: PLW0603 - it is a fact about the process
+    _is_worker = True

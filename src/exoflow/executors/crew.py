@@ -1,0 +1,127 @@
+"""A crew of daemon threads, started on demand, that take calls from one queue: the common part of the thread and the process executor.
+
+Each thread works at a :class:`Station` of its own, which runs one call at a time. A call is claimed by taking it out of ``_waiting``
+(``dict.pop`` gives it to exactly one taker, be it a thread that runs it or a ``stop`` that answers for it); who claimed it answers it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Protocol
+
+from exoflow.errors import ClosedError, ExecutorUnavailable, InvalidOptionError
+from exoflow.worker import task_runner
+from exoflow.worker.attempt import Done, Outcome, Returned, Stopped, TaskCall
+
+
+class Attempt:
+    """A call that has not been answered. ``station`` is where it runs; ``stop_asked`` is set before anything is done about a stop."""
+
+    __slots__ = ("call", "done", "station", "stop_asked")
+
+    def __init__(self, call: TaskCall, done: Done) -> None:
+        self.call, self.done = call, done
+        self.station: Station | None = None
+        self.stop_asked = False
+
+
+class Station(Protocol):
+    """Where one thread of a crew runs its calls, one after the other."""
+
+    def run(self, attempt: Attempt) -> Outcome:
+        """Run the call to its end. Must look at ``attempt.stop_asked`` before the function begins."""
+
+    def stop(self, attempt: Attempt) -> None:
+        """End ``attempt`` if it runs here now; from another thread."""
+
+    def close(self) -> None:
+        """Release everything; from the station's own thread."""
+
+
+class Crew:
+    """See the top of this module. ``grace_s`` is how long :meth:`close` waits for functions that nobody can stop."""
+
+    def __init__(self, name: str, *, workers: int, station: Callable[[], Station], grace_s: float | None) -> None:
+        if type(workers) is not int or workers < 1:
+            raise InvalidOptionError(message=f"workers of executor '{name}' must be an int of at least 1, got {workers!r}")
+        self._name, self._workers, self._station, self._grace_s = name, workers, station, grace_s
+        self._lock = threading.Lock()
+        self._closed = False
+        self._open: dict[str, Attempt] = {}
+        self._waiting: dict[str, Attempt] = {}
+        self._queue: SimpleQueue[str | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def submit(self, call: TaskCall, done: Done) -> None:
+        """See :meth:`~exoflow.executors.base.Executor.submit`."""
+        attempt = Attempt(call, done)
+        with self._lock:
+            if self._closed:
+                raise ClosedError(what=f"executor '{self._name}'")
+            if len(self._threads) < min(self._workers, len(self._open) + 1):
+                self._hire()
+            self._open[call.key] = self._waiting[call.key] = attempt
+        self._queue.put(call.key)
+
+    def stop(self, key: str) -> None:
+        """See :meth:`~exoflow.executors.base.Executor.stop`."""
+        attempt = self._open.get(key)
+        if attempt is None:
+            return
+        attempt.stop_asked = True
+        if self._waiting.pop(key, None) is not None:
+            self._answer(attempt, Stopped(began=False))
+        elif attempt.station is not None:  # else its thread is about to look at stop_asked
+            attempt.station.stop(attempt)
+
+    def close(self) -> None:
+        """See :meth:`~exoflow.executors.base.Executor.close`."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        for key in list(self._open):
+            self.stop(key)
+        for _ in self._threads:
+            self._queue.put(None)
+        deadline = None if self._grace_s is None else time.monotonic() + self._grace_s
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+
+    def _hire(self) -> None:
+        name = f"exoflow-{self._name}-{len(self._threads)}"
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system gives no more threads; those that we have will do
+            if not self._threads:
+                raise ExecutorUnavailable(executor=self._name, reason=str(error)) from error
+        else:
+            self._threads.append(thread)
+
+    def _work(self) -> None:
+        station = self._station()
+        while (key := self._queue.get()) is not None:
+            self._serve(key, station)
+        station.close()
+
+    def _serve(self, key: str, station: Station) -> None:
+        attempt = self._waiting.pop(key, None)
+        if attempt is not None:  # None: stopped before it began
+            attempt.station = station
+            ran = task_runner.guard(lambda: station.run(attempt))
+            self._answer(attempt, ran.value if isinstance(ran, Returned) else ran)  # a fault of ours must not cost the answer
+
+    def _answer(self, attempt: Attempt, outcome: Outcome) -> None:
+        del self._open[attempt.call.key]
+        attempt.done(outcome)
+
+
+def cpus() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,157 @@
+"""A worker process: takes calls from its engine's socket one after the other, runs them, answers. Started by the process executor.
+
+It lives no longer than its engine: the engine holds the other end of a pipe, the *lifeline*, and when that closes the kernel kills the
+whole process group of the worker, in the middle of whatever it does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import importlib
+import mmap
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+import threading
+import types
+from collections.abc import Callable
+from multiprocessing import spawn
+from typing import Any
+
+import msgspec
+
+from exoflow import codec
+from exoflow.codec import Encoded
+from exoflow.errors import PayloadUnreadableError, ResultNotSerializableError, WrongContextError
+from exoflow.worker import task_runner, wire
+from exoflow.worker.attempt import Outcome, Raised, Returned, TaskCall
+from exoflow.worker.context import TaskContext, mark_worker
+
+
+class Job(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """The note of a call, whose body is ``(args, kwargs)``. The function is ``path`` in ``module``, or ``pickled`` if that is not empty."""
+
+    context: TaskContext
+    module: str = ""
+    path: str = ""
+    pickled: bytes = b""
+    needs_main: bool = False
+    """Whether something in it belongs to the main script of the engine's process, which must be imported first."""
+
+
+_decode_job = msgspec.msgpack.Decoder(Job).decode
+_EMPTY = Encoded(b"")
+_ImportMain = Callable[[], Outcome]
+
+
+def main(connection: int, lifeline: int, mark: int, keep: tuple[int, ...]) -> None:
+    """Serve until the engine closes ``connection``. Byte 0 of the file ``mark`` is set to 1 when a call begins; ``keep`` stay open.
+
+    The first message is a pickled pair for :func:`multiprocessing.spawn.prepare`: what to take over now, and how to import the main
+    script. The script is imported when a call needs it and not before, because that runs the user's code.
+    """
+    mark_worker()
+    for fd in (connection, lifeline, mark, *keep):
+        os.set_inheritable(fd, False)
+    _die_with(lifeline)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the engine too, and the engine decides
+    began = mmap.mmap(mark, 1)
+    sock = socket.socket(fileno=connection)
+    os.register_at_fork(after_in_child=sock.close)  # a process that a function leaves behind must not pass for this one
+    first = wire.receive(sock)
+    if first is None:
+        return
+    now, where_main_is = pickle.loads(first[0])  # noqa: S301 - from the engine
+    spawn.prepare(now)
+    import_main = functools.cache(lambda: task_runner.guard(lambda: _import_main(where_main_is)))
+    while (message := wire.receive(sock)) is not None:
+        began[0] = 1
+        _serve(sock, import_main, *message)
+        del message  # while idle, keep nothing
+    sock.detach()  # not closed: the engine shall see the end of the connection when this process ends
+
+
+def _serve(sock: socket.socket, import_main: _ImportMain, note: bytes, body: Encoded) -> None:
+    job = _decode_job(note)
+    outcome = task_runner.run(TaskCall(key="", function=_call, load=lambda: (_unpack(job, body, import_main), {}), context=job.context))
+    for stream in (sys.stdout, sys.stderr):  # a worker may be killed at any time, also while idle
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    if isinstance(outcome, Returned):
+        parcel = wire.Parcel(b"", outcome.value)
+    else:
+        assert isinstance(outcome, Raised)  # load() does not say here that inputs are lost
+        parcel = wire.Parcel(msgspec.msgpack.encode(outcome.info), _EMPTY)
+    with contextlib.closing(parcel):
+        parcel.send(sock)
+
+
+def _unpack(job: Job, body: Encoded, import_main: _ImportMain) -> tuple[Any, ...]:
+    """The arguments of :func:`_call`."""
+    if job.needs_main and isinstance(outcome := import_main(), Raised):
+        story = f"{outcome.info.type_name}: {outcome.info.text}"
+        hint = 'put the code that runs the program (not what defines it) under  if __name__ == "__main__":'
+        raise WrongContextError(message=f"a worker process could not import the main script: {story}; {hint}") from outcome.error
+    try:
+        function = codec.decode(codec.parse(job.pickled)) if job.pickled else _find(job.module, job.path)
+        args, kwargs = codec.decode(body)
+    except codec.Unreadable as error:
+        raise PayloadUnreadableError(what=f"arguments of {job.context.task_id}", reason=str(error)) from error
+    return job, function, args, kwargs
+
+
+def _call(job: Job, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Encoded:
+    value = task_runner.finish(function(*args, **kwargs))
+    try:
+        return codec.encode(value)
+    except codec.NotSerializable as error:
+        raise ResultNotSerializableError(
+            task=job.context.task_id, path=error.path, type_name=error.type_name, reason=error.reason
+        ) from None
+
+
+@functools.cache
+def _find(module: str, path: str) -> Callable[..., Any]:
+    found: Any = importlib.import_module(module)
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found  # type: ignore[no-any-return]
+
+
+def _import_main(where: dict[str, str]) -> None:
+    spawn.prepare(where)
+    _claim_for_main(vars(sys.modules["__main__"]))
+
+
+def _claim_for_main(namespace: Any) -> None:
+    """Let what the script defines belong to ``__main__``, as in the engine, so that what is pickled here can be loaded anywhere."""
+    for value in list(namespace.values()):
+        if isinstance(value, (type, types.FunctionType)) and value.__module__ == "__mp_main__":
+            with contextlib.suppress(AttributeError, TypeError):  # a metaclass may forbid it
+                value.__module__ = "__main__"
+                if isinstance(value, type):
+                    _claim_for_main(vars(value))
+
+
+def _die_with(lifeline: int) -> None:
+    """Have this process group killed when the other end of ``lifeline`` closes."""
+    if hasattr(fcntl, "F_SETSIG"):  # Linux: the kernel does it, even while a C function holds the GIL
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+        poll = select.poll()
+        poll.register(lifeline)
+        if poll.poll(0):  # it closed before the kernel was told
+            os.killpg(0, signal.SIGKILL)
+    else:
+        threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
+
+
+def _watch(lifeline: int) -> None:
+    os.read(lifeline, 1)
+    os.killpg(0, signal.SIGKILL)
