@@ -1,3 +1,63 @@
-"""ExoFlow: exactly-once DAGs, where recovery is a property of each task."""
+"""ExoFlow: exactly-once DAGs, where recovery is a property of each task.
+
+Where things are: ``define`` how a user writes a workflow · ``core`` what must happen (pure) · ``runtime`` making it happen ·
+``executors`` and ``worker`` where task code runs · ``store`` where truth is kept · ``client`` how code talks to an engine · ``cli`` the
+command line · ``testing`` the kit · ``errors``, ``codec``, ``settings``, ``wiring`` what all of them share.
+"""
+
+from exoflow.client.default import (
+    cancel,
+    delete,
+    get_metadata,
+    get_output,
+    get_status,
+    list_all,
+    resume,
+    resume_all,
+    run,
+    run_async,
+    story,
+    wait,
+)
+from exoflow.client.engine import Engine, check
+from exoflow.core.checks import Finding
+from exoflow.core.state import Status
+from exoflow.define.dag import InputNode, Node
+from exoflow.define.task import Task, task
+from exoflow.define.workflow import Workflow, workflow
+from exoflow.errors import ExoflowError, UnsafeWorkflowError, WorkflowFailed
+from exoflow.runtime.run import WorkflowFuture
+from exoflow.worker.context import TaskContext, current_task
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Engine",
+    "ExoflowError",
+    "Finding",
+    "InputNode",
+    "Node",
+    "Status",
+    "Task",
+    "TaskContext",
+    "UnsafeWorkflowError",
+    "Workflow",
+    "WorkflowFailed",
+    "WorkflowFuture",
+    "cancel",
+    "check",
+    "current_task",
+    "delete",
+    "get_metadata",
+    "get_output",
+    "get_status",
+    "list_all",
+    "resume",
+    "resume_all",
+    "run",
+    "run_async",
+    "story",
+    "task",
+    "wait",
+    "workflow",
+]

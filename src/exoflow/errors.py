@@ -255,9 +255,7 @@ class TaskFailed(WorkflowFailed):
     """A task failed for good. ``__cause__`` is its exception (or :class:`RemoteTaskError` with its type, text and traceback)."""
 
     code = "task_failed"
-    template = (
-        "task '{task}' (attempt {attempt}) of workflow '{workflow_id}' failed: {error}. Resume it with: exoflow resume {workflow_id}"
-    )
+    template = "task '{task}' (attempt {attempt}) of workflow '{workflow_id}' failed: {error}. Resume it with: exoflow resume {workflow_id}"
 
 
 class WorkflowCancelledError(WorkflowFailed):

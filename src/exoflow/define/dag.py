@@ -76,7 +76,7 @@ class InputNode:
         return None
 
     def __getitem__(self, key: int | str) -> InputNode:
-        if self._key is not None or not isinstance(key, (int, str)):
+        if self._key is not None:
             raise SignatureError(
                 message=f"InputNode takes one index or keyword, got {key!r:.40} on {self!r}; take the value apart in a task"
             )
@@ -160,5 +160,10 @@ def _is(one: Any, other: Any) -> bool:
 def nodes_in(value: Any) -> Iterator[Node]:
     """Every node in ``value``, in order, each as often as it occurs."""
     found: list[Node] = []
-    substitute(value, lambda node: found.append(node) or node, (Node,))
+
+    def note(node: Node) -> Node:
+        found.append(node)
+        return node
+
+    substitute(value, note, (Node,))
     yield from found

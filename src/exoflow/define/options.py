@@ -78,13 +78,14 @@ class TaskOptions:
     def rolls_back(self) -> bool:
         return self.rollback is not None if self.can_rollback is None else self.can_rollback
 
-    def _check(self) -> None:
+    def _check(self) -> None:  # what was given may be anything, whatever the types of the fields say
+        given: dict[str, Any] = vars(self)
         if self.name is not None:
-            check_id(self.name.lstrip("_") if isinstance(self.name, str) else self.name, "task name")
+            check_id(self.name.lstrip("_") if isinstance(given["name"], str) else self.name, "task name")
         self._check_annotations()
         for name in ("deterministic", "catch_exceptions"):
-            _require(isinstance(getattr(self, name), bool), name, "True or False", getattr(self, name))
-        is_count = isinstance(self.retries, int) and not isinstance(self.retries, bool) and 0 <= self.retries <= 1_000_000
+            _require(isinstance(given[name], bool), name, "True or False", given[name])
+        is_count = isinstance(given["retries"], int) and not isinstance(given["retries"], bool) and 0 <= self.retries <= 1_000_000
         _require(is_count, "retries", "a whole number from 0 to 1,000,000", self.retries)
         for name, low, high in (
             ("backoff", 0.0, _SECONDS_MAX),
@@ -100,17 +101,18 @@ class TaskOptions:
             )
         classes = self.retry_on if isinstance(self.retry_on, tuple) else (self.retry_on,)
         for each in classes:
-            _require(isinstance(each, type) and issubclass(each, BaseException), "retry_on", "exception classes", each)
-        _require(self.executor is None or isinstance(self.executor, str), "executor", "the name of an executor", self.executor)
+            _require(isinstance(given["retry_on"], (type, tuple)) and inspect.isclass(each) and issubclass(each, BaseException), "retry_on", "exception classes", each)
+        _require(given["executor"] is None or isinstance(given["executor"], str), "executor", "the name of an executor", self.executor)
 
     def _check_annotations(self) -> None:
-        if not isinstance(self.checkpoint, (bool, str)) or self.checkpoint not in _CHECKPOINTS:
+        given: dict[str, Any] = vars(self)
+        if not isinstance(given["checkpoint"], (bool, str)) or self.checkpoint not in _CHECKPOINTS:
             close = difflib.get_close_matches(str(self.checkpoint), ["sync", "async", "auto"], 1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise InvalidOptionError(
                 message=f"checkpoint must be True, False, 'sync', 'async' or 'auto', got {self.checkpoint!r:.60}{hint}"
             )
-        _require(self.can_rollback is None or isinstance(self.can_rollback, bool), "can_rollback", "True or False", self.can_rollback)
+        _require(given["can_rollback"] is None or isinstance(given["can_rollback"], bool), "can_rollback", "True or False", self.can_rollback)
         if self.rollback is not None:
             _require(callable(self.rollback), "rollback", "a function", self.rollback)
             if self.can_rollback is False:

@@ -31,7 +31,7 @@ from exoflow.codec import Encoded
 from exoflow.errors import ArgumentNotSerializableError, ExecutorUnavailable
 from exoflow.executors.crew import Attempt, Crew, cpus
 from exoflow.worker import task_runner, wire
-from exoflow.worker.attempt import Died, Done, ErrorInfo, Outcome, Raised, Returned, Stopped, TaskCall
+from exoflow.worker.attempt import Died, Done, ErrorInfo, Grown, Outcome, Raised, Returned, Stopped, TaskCall
 from exoflow.worker.entrypoint import Job
 
 STARTS_MAX = 3
@@ -170,6 +170,8 @@ class _Worker:
         if not isinstance(received, Returned) or received.value is None:
             return None
         note, body = received.value
+        if note == wire.GROWN:
+            return Grown(body)
         return Raised(_decode_error(note)) if note else Returned(body)
 
     def kill(self) -> None:
@@ -292,7 +294,7 @@ def _pack(call: TaskCall) -> wire.Parcel:
     module, path = _reference(call.function)
     pickled = b"" if path else b"".join(codec.frame(_encode(call.function, task)))
     needs_main = module == "__main__" or b"__main__" in body.header or b"__main__" in pickled
-    job = Job(context=call.context, module=module, path=path, pickled=pickled, needs_main=needs_main)
+    job = Job(context=call.context, module=module, path=path, pickled=pickled, may_grow=call.may_grow, needs_main=needs_main)
     return wire.Parcel(msgspec.msgpack.encode(job), body)
 
 

@@ -124,14 +124,20 @@ class Store(Protocol):
     def heads(self, *, status: Sequence[str] = (), after: str = "", limit: int = 500) -> list[Head]:
         """Up to ``limit`` heads whose id sorts behind ``after``, in the order of ids; all statuses if none is named."""
 
-    def entries(self, workflow_id: str, *, retired: bool = False) -> list[Entry]:
-        """The journal in order; without ``retired``, only what recovery needs. Empty if there is no such workflow."""
+    def entries(self, workflow_id: str, *, retired: bool = False, seqs: Sequence[int] = ()) -> list[Entry]:
+        """The journal in order; without ``retired``, only what recovery needs; with ``seqs``, only those entries (retired or not). Empty
+        if there is no such workflow."""
 
     def delete(self, workflow_id: str, *, epoch: int) -> bool:
         """Forget the workflow and its journal if its epoch is ``epoch``. True if it was deleted."""
 
-    def beat(self, row: OwnerRow | None, *, owner: str = "") -> None:
-        """Insert or replace an owner's row; with ``row=None``, remove the row of ``owner``."""
+    def beat(self, row: OwnerRow | None, *, owner: str = "") -> list[tuple[str, str]]:
+        """Insert or replace an owner's row; with ``row=None``, remove the row of ``owner``. Returns the wishes that are open for
+        workflows of that owner, as (workflow id, wish)."""
+
+    def wish(self, workflow_id: str, wish: str) -> bool:
+        """Leave a request for whoever drives the workflow; it replaces an earlier one, and is gone when the workflow's head is written
+        again. The only write that is not fenced: it changes nothing but the request. False if there is no such workflow."""
 
     def owners(self) -> list[OwnerRow]:
         """Every owner's row."""

@@ -12,12 +12,14 @@ from exoflow.worker.context import TaskContext
 
 class TaskCall(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt to run. ``key`` is unique among the calls of an engine; ``load()`` gives ``(args, kwargs)`` and runs on the executor's
-    side of the submitting process, because it may read files. ``timeout`` is not here: the engine calls ``stop``."""
+    side of the submitting process, because it may read files. ``timeout`` is not here: the engine calls ``stop``. With ``may_grow``, a
+    DAG that the function returns is a sub-workflow."""
 
     key: str
     function: Callable[..., Any]
     load: Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]
     context: TaskContext
+    may_grow: bool = False
 
 
 class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +37,12 @@ class Returned(msgspec.Struct, frozen=True):
     """The function returned ``value`` (an object of this process, or Encoded)."""
 
     value: Any
+
+
+class Grown(msgspec.Struct, frozen=True):
+    """The function returned a DAG: ``plan`` is its :class:`~exoflow.define.plan.Plan` (or that, Encoded)."""
+
+    plan: Any
 
 
 class Raised(msgspec.Struct, frozen=True):
@@ -63,7 +71,7 @@ class InputsLost(msgspec.Struct, frozen=True):
     reason: str
 
 
-Outcome = Returned | Raised | Died | Stopped | InputsLost
+Outcome = Returned | Grown | Raised | Died | Stopped | InputsLost
 Done = Callable[[Outcome], None]
 
 

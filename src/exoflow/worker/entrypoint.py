@@ -29,7 +29,7 @@ from exoflow import codec
 from exoflow.codec import Encoded
 from exoflow.errors import PayloadUnreadableError, ResultNotSerializableError, WrongContextError
 from exoflow.worker import task_runner, wire
-from exoflow.worker.attempt import Outcome, Raised, Returned, TaskCall
+from exoflow.worker.attempt import Grown, Outcome, Raised, Returned, TaskCall
 from exoflow.worker.context import TaskContext, mark_worker
 
 
@@ -40,6 +40,7 @@ class Job(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     module: str = ""
     path: str = ""
     pickled: bytes = b""
+    may_grow: bool = False
     needs_main: bool = False
     """Whether something in it belongs to the main script of the engine's process, which must be imported first."""
 
@@ -79,11 +80,12 @@ def main(connection: int, lifeline: int, mark: int, keep: tuple[int, ...]) -> No
 def _serve(sock: socket.socket, import_main: _ImportMain, note: bytes, body: Encoded) -> None:
     job = _decode_job(note)
     outcome = task_runner.run(TaskCall(key="", function=_call, load=lambda: (_unpack(job, body, import_main), {}), context=job.context))
+    grown = isinstance(outcome, Returned) and outcome.value[1]
     for stream in (sys.stdout, sys.stderr):  # a worker may be killed at any time, also while idle
         with contextlib.suppress(AttributeError, OSError, ValueError):
             stream.flush()
     if isinstance(outcome, Returned):
-        parcel = wire.Parcel(b"", outcome.value)
+        parcel = wire.Parcel(wire.GROWN if grown else b"", outcome.value[0])
     else:
         assert isinstance(outcome, Raised)  # load() does not say here that inputs are lost
         parcel = wire.Parcel(msgspec.msgpack.encode(outcome.info), _EMPTY)
@@ -105,10 +107,11 @@ def _unpack(job: Job, body: Encoded, import_main: _ImportMain) -> tuple[Any, ...
     return job, function, args, kwargs
 
 
-def _call(job: Job, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Encoded:
-    value = task_runner.finish(function(*args, **kwargs))
+def _call(job: Job, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Encoded, bool]:
+    """The output, pickled, and whether it is the plan of a DAG."""
+    outcome = task_runner.returned(task_runner.finish(function(*args, **kwargs)), may_grow=job.may_grow)
     try:
-        return codec.encode(value)
+        return (codec.encode(outcome.plan), True) if isinstance(outcome, Grown) else (codec.encode(outcome.value), False)
     except codec.NotSerializable as error:
         raise ResultNotSerializableError(
             task=job.context.task_id, path=error.path, type_name=error.type_name, reason=error.reason

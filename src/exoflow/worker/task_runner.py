@@ -14,8 +14,9 @@ from types import TracebackType
 from typing import Any
 
 from exoflow import codec
+from exoflow.define.plan import find_dag
 from exoflow.errors import WrongContextError
-from exoflow.worker.attempt import ErrorInfo, InputsLost, LostInputs, Outcome, Raised, Returned, TaskCall
+from exoflow.worker.attempt import ErrorInfo, Grown, InputsLost, LostInputs, Outcome, Raised, Returned, TaskCall
 from exoflow.worker.context import set_current
 
 TEXT_BYTES_MAX = 64 * 1024
@@ -34,7 +35,7 @@ def _run(call: TaskCall) -> Outcome:
     args, kwargs = loaded.value
     set_current(call.context)
     try:
-        return Returned(finish(call.function(*args, **kwargs)))
+        return returned(finish(call.function(*args, **kwargs)), may_grow=call.may_grow)
     except BaseException as error:
         return raised(error)
 
@@ -50,9 +51,15 @@ async def run_async(call: TaskCall) -> Outcome:
     args, kwargs = loaded.value
     set_current(call.context)
     try:
-        return Returned(await call.function(*args, **kwargs))
+        return returned(await call.function(*args, **kwargs), may_grow=call.may_grow)
     except BaseException as error:
         return raised(error)
+
+
+def returned(value: Any, *, may_grow: bool) -> Returned | Grown:
+    """``value`` as an outcome. Raises UsageError if it is a DAG that is not well formed."""
+    plan = find_dag(value) if may_grow else None
+    return Returned(value) if plan is None else Grown(plan)
 
 
 def guard(action: Callable[[], Any]) -> Returned | Raised | InputsLost:

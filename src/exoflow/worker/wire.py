@@ -21,6 +21,8 @@ from exoflow.codec import Bytes, Encoded
 
 INLINE_BYTES_MAX = 256 * 1024
 """Up to here, two copies through the socket cost less than a file."""
+GROWN = b"grown"
+"""Note of an answer whose body is a plan; no note means a plain output, any other is an ErrorInfo."""
 MAPPINGS_MAX = 128
 """Each mapping holds a file descriptor for as long as a value lives on it; beyond this many, bodies are copied instead."""
 

@@ -1,0 +1,501 @@
+"""``Engine``: submit workflows, wait for them, look at them, stop them. One per process is enough; several on one store are safe."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from exoflow import codec, settings, wiring
+from exoflow.client.report import WorkflowReport, report, story
+from exoflow.core import checks, journal, replay
+from exoflow.core import events as ev
+from exoflow.core.checks import Finding
+from exoflow.core.machine import Machine
+from exoflow.core.spec.ids import check_id
+from exoflow.core.state import Status
+from exoflow.define.dag import Node
+from exoflow.define.plan import Plan, encode_plan, make_plan
+from exoflow.define.task import Task
+from exoflow.define.workflow import Workflow
+from exoflow.errors import (
+    ClosedError,
+    ExoflowError,
+    Fenced,
+    ForkedHandleError,
+    InvalidOptionError,
+    InvalidStateError,
+    SelfWaitError,
+    TaskNotFoundError,
+    UnsafeWorkflowError,
+    WorkflowAlreadyExistsError,
+    WorkflowIdConflictError,
+    WorkflowNotFoundError,
+    WrongContextError,
+)
+from exoflow.runtime.clock import Clock, SystemClock
+from exoflow.runtime.commit import GroupCommitter
+from exoflow.runtime.loop import Loop
+from exoflow.runtime.ownership import Owner, new_id
+from exoflow.runtime.perform import failure_of, settle_doubt
+from exoflow.runtime.recover import OnCodeChange, check_code, load, read_plan, read_records
+from exoflow.runtime.run import Run, WorkflowFuture
+from exoflow.runtime.values import Saved, Values, decode, fetch, store_bytes
+from exoflow.store.base import Head, Store
+from exoflow.worker.context import inside_task, inside_worker
+
+Dag = Node | Workflow[Any, Any] | Task[Any, Any]
+Mode = Literal["strict", "auto"]
+OnExisting = Literal["attach", "fail"]
+OnFailure = Literal["keep", "rollback"]
+
+_LOOK_AGAIN_S = 0.05
+"""How often a workflow that another process drives is looked at."""
+
+
+class Engine:
+    """Runs workflows on one store. A context manager (``with`` or ``async with``); closing it leaves unfinished workflows resumable.
+
+    Args:
+        store: URL (``sqlite:PATH``, ``memory:``), path, or an open Store; default from EXOFLOW_STORE or ``sqlite:.exoflow/exoflow.db``.
+        clock: for tests.
+        options: any other field of :class:`~exoflow.settings.Settings`.
+    Raises: StoreConfigError, StoreOpenError, InvalidOptionError.
+    """
+
+    def __init__(self, store: str | Path | Store | None = None, *, clock: Clock | None = None, **options: Any) -> None:
+        given = str(store) if isinstance(store, (str, Path)) else None
+        self.settings = settings.load(store=given, **options)
+        self.store: Store = wiring.store_for(self.settings) if store is None or given is not None else store  # type: ignore[assignment]
+        self._pid = os.getpid()
+        clock = clock or SystemClock()
+        self._owner = Owner(
+            self.store,
+            clock,
+            self.settings.lease_s,
+            folder=getattr(self.store, "directory", None),
+            on_wish=self._on_wish,
+            on_late=self._on_late,
+        )
+        fds = (self._owner.lock_fd,) if self._owner.lock_fd is not None else ()
+        self._loop = Loop(
+            self.store,
+            GroupCommitter(self.store),
+            clock,
+            self.settings,
+            lambda name: wiring.executor_for(name, self.settings, fds),
+            self._owner.id,
+        )
+        self._clock = clock
+        self._taking = threading.Lock()
+
+    # --- running -------------------------------------------------------------------------------------------------------------
+
+    def run(self, dag: Dag, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
+        """Run a DAG to its end and return the result.
+
+        Args and keyword arguments fill the DAG's InputNode (or are those of an ``@exoflow.workflow`` or task); see :meth:`run_async` for
+        the options. The same ``name``, DAG and arguments again: waits for it, goes on after a crash, or returns the result at once.
+        Raises: UsageError, UnsafeWorkflowError (nothing was written then), WorkflowFailed, EnvironmentFault.
+        """
+        return self.run_async(dag, *args, name=name, **kwargs).result()
+
+    def run_async(
+        self,
+        dag: Dag,
+        *args: Any,
+        name: str | None = None,
+        workflow_id: str | None = None,
+        mode: Mode = "strict",
+        on_existing: OnExisting = "attach",
+        on_failure: OnFailure = "keep",
+        on_code_change: OnCodeChange = "fail",
+        **kwargs: Any,
+    ) -> WorkflowFuture:
+        """Start a DAG and return a future, once the submission is durable.
+
+        Args:
+            name: the id of the workflow, and the idempotency key of its submission (``workflow_id`` means the same); generated if omitted.
+            mode: ``"strict"`` refuses an unsafe DAG; ``"auto"`` turns the missing checkpoints on (:meth:`check` says which).
+            on_existing: ``"fail"`` refuses a name that is taken, even by the same workflow.
+            on_failure: ``"rollback"`` undoes the external outputs of undoable tasks, in reverse order, if a task fails for good.
+            on_code_change: ``"accept"`` resumes although the code of unfinished tasks changed.
+        """
+        self._guard()
+        _one_of("mode", mode, ("strict", "auto"))
+        _one_of("on_existing", on_existing, ("attach", "fail"))
+        _one_of("on_failure", on_failure, ("keep", "rollback"))
+        _one_of("on_code_change", on_code_change, ("fail", "accept"))
+        given = name if name is not None else workflow_id
+        workflow = check_id(given) if given is not None else f"wf-{new_id()}"
+        plan = self._plan(dag, args, kwargs)
+        findings = checks.check(plan.graph)
+        if findings:
+            graph, chosen = checks.repair(plan.graph) if mode == "auto" else (plan.graph, ())
+            if not chosen:
+                raise UnsafeWorkflowError(findings=findings)
+            plan = Plan(graph, plan.calls, plan.code, plan.main, plan.auto)
+        auto, undo = mode == "auto", on_failure == "rollback"
+        try:
+            return self._submit(workflow, plan, auto=auto, undo_on_failure=undo)
+        except WorkflowAlreadyExistsError:
+            return self._attach(workflow, plan, on_existing, on_code_change)
+
+    def _plan(self, dag: Dag, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
+        root, inputs, named = _root(dag, args, kwargs)
+        plan = make_plan(root, inputs, named, durable=self.store.durable)
+        if len(plan.calls) > self.settings.tasks_max:
+            raise InvalidOptionError(message=f"the DAG has {len(plan.calls)} tasks; the limit is {self.settings.tasks_max} (tasks_max)")
+        return plan
+
+    def _submit(self, name: str, plan: Plan, *, auto: bool, undo_on_failure: bool) -> WorkflowFuture:
+        known = self._loop.runs.get(name)
+        if known is not None:
+            raise WorkflowAlreadyExistsError(workflow_id=name, status="RUNNING")
+        self._owner.start()
+        stored, payload = store_bytes(
+            self.store,
+            encode_plan(plan),
+            inline_bytes=self.settings.inline_bytes,
+            limit_bytes=self.settings.payload_limit,
+            what=f"the definition and arguments of '{name}'",
+        )
+        machine = Machine(replay.new_state(name, 1), plan.graph)
+        run = Run(name, 1, machine, plan, Values(self.store, name), digest=stored.digest.hex(), created_ms=self._clock.now_ms())
+        run.payloads["", 0] = payload
+        if self._loop.runs.setdefault(name, run) is not run:
+            raise WorkflowAlreadyExistsError(workflow_id=name, status="RUNNING")
+        self._loop.post(run, ev.Began(plan=stored, auto=auto, undo_on_failure=undo_on_failure))
+        run.accepted.result()
+        return run.future
+
+    # --- attaching and resuming ----------------------------------------------------------------------------------------------
+
+    def _attach(self, name: str, plan: Plan, on_existing: OnExisting, on_code_change: OnCodeChange) -> WorkflowFuture:
+        """The name is taken: by the same workflow, which is waited for or gone on with; or by another, which is a conflict."""
+        head = self._head(name)
+        if on_existing == "fail":
+            raise WorkflowAlreadyExistsError(workflow_id=name, status=head.status)
+        if codec.digest(codec.frame(encode_plan(plan))).hex() != head.digest:
+            entries = self.store.entries(name)
+            before = read_plan(self.store, name, read_records(self.store, name, entries), entries)
+            if before.meaning() != plan.meaning():
+                raise WorkflowIdConflictError(workflow_id=name, changed=_what_changed(before, plan))
+        return self._follow(head, on_code_change)
+
+    def _follow(self, head: Head, on_code_change: OnCodeChange) -> WorkflowFuture:
+        """The future of an existing workflow, driving it if nobody else does."""
+        name = head.workflow_id
+        while True:
+            run = self._loop.runs.get(name)
+            if run is not None:
+                return run.future
+            if Status(head.status).ended:
+                return self._finished(head)
+            taken = self._take_over(head, on_code_change)
+            if taken is not None:
+                return taken.future
+            if not self._owner.is_dead(head.owner):
+                return self._watch(head, on_code_change)
+            head = self._head(name)
+
+    def _take_over(self, head: Head, on_code_change: OnCodeChange, *, resumed: bool = False) -> Run | None:
+        """Drive a workflow whose owner is dead, or that has ended and is resumed. None if somebody else was quicker."""
+        with self._taking:
+            if self._loop.runs.get(head.workflow_id) is not None or not (resumed or self._owner.is_dead(head.owner)):
+                return None
+            self._owner.start()
+            run = load(self.store, head, head.epoch + 1)
+            commands = run.machine.handle(ev.Recovered(resumed=resumed))
+            check_code(run, on_code_change)
+            if self.store.claim(head.workflow_id, epoch=head.epoch, owner=self._owner.id) is None:
+                return None
+            self._loop.runs[head.workflow_id] = run
+            run.accepted.set_result(None)
+        self._loop.post(run, lambda: self._loop.perform(run, commands))
+        if head.owner is not None:
+            self._bury(head.owner)
+        return run
+
+    def _bury(self, owner: str) -> None:
+        if not any(head.owner == owner for head in self._unfinished()):
+            self._owner.bury(owner)
+
+    def _watch(self, head: Head, on_code_change: OnCodeChange) -> WorkflowFuture:
+        """Wait for a workflow that another living engine drives; take it over should that engine die."""
+        future = WorkflowFuture(head.workflow_id)
+
+        def look() -> None:
+            if future.cancelled() or self._loop.closed:
+                return
+            try:
+                now = self._head(head.workflow_id)
+                if Status(now.status).ended or self._owner.is_dead(now.owner):
+                    self._follow(now, on_code_change).add_done_callback(lambda done: _copy_result(done, future))
+                    return
+            except ExoflowError as error:
+                future.set_exception(error)
+                return
+            self._clock.call_later(_LOOK_AGAIN_S, look)
+
+        self._clock.call_later(_LOOK_AGAIN_S, look)
+        return future
+
+    def _finished(self, head: Head) -> WorkflowFuture:
+        """The future of a workflow that has ended."""
+        name = head.workflow_id
+        future = WorkflowFuture(name)
+        run = load(self.store, head, head.epoch)
+        outcome = run.machine.state.outcome
+        if outcome is None:
+            raise InvalidStateError(workflow_id=name, status=head.status, reason="its journal says otherwise; see exoflow doctor")
+        if outcome.status == Status.SUCCEEDED:
+            future.set_result(run.values.load(outcome.task))
+        else:
+            future.set_exception(failure_of(run, outcome))
+        return future
+
+    def resume(
+        self,
+        name: str,
+        *,
+        outcomes: Mapping[str, Any] | None = None,
+        on_code_change: OnCodeChange = "fail",
+    ) -> WorkflowFuture:
+        """Go on with a workflow that stopped: after a crash, or FAILED, BLOCKED, or IN_DOUBT. Finished work is kept.
+
+        Args:
+            outcomes: for tasks in doubt, what a person found out: ``{"charge": True}`` (it happened), ``False`` (it did not; it runs again),
+                or its output as any other value.
+            on_code_change: ``"accept"`` goes on although the code of unfinished tasks changed.
+        A workflow that SUCCEEDED gives its result. Raises WorkflowNotFoundError, InvalidStateError, CodeChangedError.
+        """
+        self._guard()
+        head = self._head(check_id(name))
+        if head.status == Status.SUCCEEDED or not Status(head.status).ended:
+            return self._follow(head, on_code_change)
+        if head.status == Status.CANCELLED:
+            raise InvalidStateError(workflow_id=name, status=head.status, reason="start a new workflow")
+        if report(self.store, head).rolled_back:
+            raise InvalidStateError(
+                workflow_id=name, status=head.status, reason="its external outputs were rolled back; start a new workflow"
+            )
+        run = self._take_over(head, on_code_change, resumed=True)
+        if run is None:
+            return self._follow(self._head(name), on_code_change)
+        for task, verdict in (outcomes or {}).items():
+            if task not in run.machine.state.tasks:
+                raise TaskNotFoundError(workflow_id=name, what="task", task=task, hint="")
+            self._loop.post(run, lambda task=task, verdict=verdict: self._decide(run, task, verdict))  # type: ignore[misc]
+        return run.future
+
+    def _decide(self, run: Run, task: str, verdict: Any) -> None:
+        self._loop.perform(run, run.machine.handle(settle_doubt(run, task, verdict)))
+        run.values.discard(task, run.machine.state.tasks[task].attempt)
+
+    def resume_all(self, *, on_code_change: OnCodeChange = "fail") -> dict[str, WorkflowFuture]:
+        """Go on with every unfinished workflow whose owner is dead. Those that living engines drive are left alone."""
+        self._guard()
+        futures = {}
+        for head in self._unfinished():
+            if head.workflow_id not in self._loop.runs and self._owner.is_dead(head.owner):
+                futures[head.workflow_id] = self._follow(head, on_code_change)
+        return futures
+
+    # --- looking -------------------------------------------------------------------------------------------------------------
+
+    def check(self, dag: Dag, *args: Any, **kwargs: Any) -> list[Finding]:
+        """What could break exactly-once in a crash, each with the cheapest repair; empty for a safe DAG. Writes nothing."""
+        return check(dag, *args, **kwargs)
+
+    def wait(self, name: str, timeout: float | None = None) -> Any:
+        """The result of a workflow, whoever drives it. Raises WorkflowFailed, TimeoutError, WorkflowNotFoundError."""
+        self._guard()
+        inside = inside_task()
+        if inside is not None and inside.workflow_id == name:
+            raise SelfWaitError(workflow_id=name)
+        return self._follow(self._head(check_id(name)), "fail").result(timeout)
+
+    def get_status(self, name: str) -> Status:
+        """Its status. Raises WorkflowNotFoundError."""
+        return Status(self._head(check_id(name)).status)
+
+    def get_output(self, name: str, *, task: str | None = None) -> Any:
+        """The result of a workflow that SUCCEEDED, or the saved output of one task of any workflow.
+
+        Raises WorkflowNotFoundError, TaskNotFoundError, InvalidStateError, WorkflowFailed."""
+        head = self._head(check_id(name))
+        if task is None:
+            if not Status(head.status).ended:
+                raise InvalidStateError(workflow_id=name, status=head.status, reason="it has no result yet; wait() for it")
+            return self._finished(head).result()
+        for entry in reversed(self.store.entries(name, retired=True)):
+            record = journal.decode(entry.body)
+            if isinstance(record, journal.OutputSaved) and record.task == task and record.growth is None:
+                return decode(fetch(self.store, name, Saved(record.stored, entry.seq, entry.payload)), f"{name}/{task}")
+        raise TaskNotFoundError(workflow_id=name, what="saved output of", task=task, hint="; see exoflow show")
+
+    def get_metadata(self, name: str) -> WorkflowReport:
+        """The workflow and its tasks: state, durability, attempts, times."""
+        return report(self.store, self._head(check_id(name)))
+
+    def story(self, name: str, task: str | None = None) -> str:
+        """How a task (or the workflow) got where it is: from the journal, and from memory if this engine drives it."""
+        text = story(self.store, self._head(check_id(name)).workflow_id, task)
+        run = self._loop.runs.get(name)
+        return text if run is None else f"{text}\n{run.machine.story(task)}"
+
+    def list_all(self, *statuses: str) -> list[Head]:
+        """Heads of all workflows (with one of these statuses), by id."""
+        wanted = [Status(status) for status in statuses]
+        heads, after = list[Head](), ""
+        while page := self.store.heads(status=wanted, after=after):
+            heads += page
+            after = page[-1].workflow_id
+        return heads
+
+    def _unfinished(self) -> list[Head]:
+        return self.list_all(Status.PENDING, Status.RUNNING)
+
+    def _head(self, name: str) -> Head:
+        head = self.store.head(name)
+        if head is None:
+            raise WorkflowNotFoundError(workflow_id=name, store=self.store.url)
+        return head
+
+    # --- stopping ------------------------------------------------------------------------------------------------------------
+
+    def cancel(self, name: str, *, rollback: bool = False, timeout: float | None = 60.0) -> None:
+        """Cancel a workflow, whoever drives it. When this returns the decision is durable: no new task of it starts, and results of
+        those that run are refused. With ``rollback``, external outputs of undoable tasks are undone in reverse order.
+
+        Raises WorkflowNotFoundError, InvalidStateError (it has ended), TimeoutError.
+        """
+        self._guard()
+        head = self._head(check_id(name))
+        if Status(head.status).ended:
+            raise InvalidStateError(workflow_id=name, status=head.status, reason="nothing to cancel")
+        run = self._loop.runs.get(name) or self._take_over(head, "accept")
+        if run is None:
+            self._wish(name, "cancel+rollback" if rollback else "cancel", timeout)
+            return
+        self._loop.post(run, ev.CancelAsked(undo=rollback))
+        run.cancelled.result(timeout)
+
+    def _wish(self, name: str, wish: str, timeout: float | None) -> None:
+        """Ask the engine that drives it, and wait until it has ended (or nobody drives it any more, and we do)."""
+        self.store.wish(name, wish)
+        deadline = None if timeout is None else self._clock.monotonic_s() + timeout
+        while not Status((head := self._head(name)).status).ended:
+            if deadline is not None and self._clock.monotonic_s() > deadline:
+                raise TimeoutError(f"workflow '{name}' has not acknowledged '{wish}' within {timeout} s")
+            if self._owner.is_dead(head.owner):
+                self.cancel(name, rollback="rollback" in wish, timeout=timeout)
+                return
+            time.sleep(_LOOK_AGAIN_S)
+
+    def _on_wish(self, name: str, wish: str) -> None:
+        run = self._loop.runs.get(name)
+        if run is not None and wish.startswith("cancel"):
+            self._loop.post(run, ev.CancelAsked(undo="rollback" in wish))
+
+    def _on_late(self) -> None:
+        """We may no longer be the owner: stop before somebody else starts."""
+        for run in list(self._loop.runs.values()):
+            lost = Fenced(workflow_id=run.workflow_id, epoch=run.epoch)
+            self._loop.post(run, lambda run=run, lost=lost: self._loop.abandon(run, lost))  # type: ignore[misc]
+
+    def delete(self, name: str) -> None:
+        """Forget a workflow that is not running, its outputs included. Raises WorkflowNotFoundError, InvalidStateError."""
+        self._guard()
+        head = self._head(check_id(name))
+        if name in self._loop.runs or not (Status(head.status).ended or self._owner.is_dead(head.owner)):
+            raise InvalidStateError(workflow_id=name, status=head.status, reason="cancel it first")
+        if not self.store.delete(name, epoch=head.epoch):
+            raise InvalidStateError(workflow_id=name, status=head.status, reason="it was just taken up again; cancel it first")
+
+    def _guard(self) -> None:
+        if self._loop.closed:
+            raise ClosedError(what="the engine")
+        if os.getpid() != self._pid:
+            raise ForkedHandleError(what="the engine", opened_in=self._pid, used_in=os.getpid())
+        if inside_worker():
+            raise WrongContextError(
+                message="exoflow.run was called while a worker process imports your script; put it under: if __name__ == '__main__':"
+            )
+
+    def close(self) -> None:
+        """Stop: running tasks get ``drain_s`` to finish, executors end. Unfinished workflows can be resumed. Twice is no error."""
+        if self._loop.closed or os.getpid() != self._pid:
+            return
+        self._loop.close()
+        self._owner.close()
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await asyncio.to_thread(self.close)
+
+
+def check(dag: Dag, *args: Any, **kwargs: Any) -> list[Finding]:
+    """What could break exactly-once if a crash came at the wrong moment: code, task, the path from the nondeterministic ancestor, and the
+    cheapest repair, tried and found to work. Empty for a safe DAG. Needs no engine and writes nothing."""
+    if isinstance(dag, Node) and not args and not kwargs:
+        return checks.check(make_plan(dag).graph)
+    root, inputs, named = _root(dag, args, kwargs)
+    return checks.check(make_plan(root, inputs, named).graph)
+
+
+def _root(dag: Dag, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Node, tuple[Any, ...], dict[str, Any]]:
+    """The node to run, and the inputs that are left for its InputNode."""
+    if isinstance(dag, (Workflow, Task)):
+        return dag.bind(*args, **kwargs), (), {}
+    if not isinstance(dag, Node):
+        raise InvalidOptionError(
+            message=f"run() takes a DAG (task.bind(...)), a workflow or a task, got {type(dag).__name__} ({dag!r:.60})"
+        )
+    return dag, args, kwargs
+
+
+def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InvalidOptionError(message=f"{name} must be one of {', '.join(map(repr, known))}, got {value!r:.60}")
+
+
+def _what_changed(before: Plan, now: Plan) -> str:
+    gone, new = before.calls.keys() - now.calls.keys(), now.calls.keys() - before.calls.keys()
+    if gone or new:
+        return f"tasks gone: {', '.join(sorted(gone)[:5]) or 'none'}; new: {', '.join(sorted(new)[:5]) or 'none'}"
+    if before.graph != now.graph:
+        differ = [a.id for a, b in zip(before.graph.tasks, now.graph.tasks, strict=True) if a != b]
+        return f"edges or annotations of {', '.join(differ[:5])}"
+    differ = [name for name in now.calls if codec.fingerprint(_plain(now, name)) != codec.fingerprint(_plain(before, name))]
+    return f"arguments of {', '.join(differ[:5])}"
+
+
+def _plain(plan: Plan, name: str) -> tuple[Any, ...]:
+    call = plan.calls[name]
+    return call.task, call.args, call.kwargs, call.executor, call.rollback, call.on_unknown
+
+
+def _copy_result(done: Any, future: WorkflowFuture) -> None:
+    if future.cancelled():
+        return
+    error = done.exception()
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(done.result())

@@ -1,0 +1,141 @@
+"""Looking at a workflow from its journal alone: what ``show``, ``get_metadata`` and ``story`` say. Works for workflows of other processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from exoflow.core import journal, replay
+from exoflow.core.spec.annotations import Kind
+from exoflow.core.spec.ids import UNEXECUTED
+from exoflow.core.state import State, Task
+from exoflow.runtime.recover import read_records
+from exoflow.store.base import Entry, Head, Store
+
+
+class TaskReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One task. ``state``: WAITING, SUCCEEDED, FAILED, or UNKNOWN (it ran, but left no output: internal, not saved). ``size_bytes`` and
+    times are of the saved output; ``attempts`` counts those on record."""
+
+    task: str
+    kind: str
+    state: str
+    durable: bool
+    effect_stands: bool
+    attempts: int
+    failures: int
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    size_bytes: int | None = None
+    inputs: tuple[str, ...] = ()
+    error: str | None = None
+
+
+class WorkflowReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A workflow and its tasks."""
+
+    workflow_id: str
+    status: str
+    epoch: int
+    created_ms: int
+    updated_ms: int
+    note: str
+    rolled_back: bool
+    standing: tuple[str, ...]
+    tasks: tuple[TaskReport, ...]
+
+
+def report(store: Store, head: Head) -> WorkflowReport:
+    """What the journal says of a workflow and its tasks. Raises StoreCorruptError."""
+    entries = store.entries(head.workflow_id)
+    records = read_records(store, head.workflow_id, entries)
+    state = replay.fold(head.workflow_id, head.epoch, records)
+    failures = {r.task: r.failure.text for r in records if isinstance(r, journal.AttemptFailed)}
+    sizes = {r.task: r.stored.size for r in records if isinstance(r, journal.OutputSaved)}
+    outcome = state.outcome
+    if outcome is not None and outcome.failure is not None:
+        failures[outcome.task] = outcome.failure.text
+    tasks = tuple(_task_report(state, task, failures, sizes) for task in state.tasks.values())
+    return WorkflowReport(
+        workflow_id=head.workflow_id,
+        status=head.status,
+        epoch=head.epoch,
+        created_ms=head.created_ms,
+        updated_ms=head.updated_ms,
+        note=head.note,
+        rolled_back=outcome is not None and outcome.undone,
+        standing=outcome.standing if outcome is not None else (),
+        tasks=tasks,
+    )
+
+
+def _task_report(state: State, task: Task, failures: dict[str, str], sizes: dict[str, int]) -> TaskReport:
+    outcome = state.outcome
+    if outcome is not None and outcome.task == task.id and outcome.failure is not None:
+        word = outcome.status
+    elif task.durable:
+        word = "SUCCEEDED"
+    elif outcome is not None and outcome.status == "SUCCEEDED":
+        word = "UNKNOWN"
+    else:
+        word = "WAITING"
+    return TaskReport(
+        task=task.id,
+        kind=Kind(task.kind).name.lower(),
+        state=word,
+        durable=task.durable,
+        effect_stands=task.effect or (task.kind is Kind.COMMITTING and task.version != UNEXECUTED),
+        attempts=task.attempt,
+        failures=task.failures,
+        started_ms=task.times[0] or None,
+        ended_ms=task.times[1] or None,
+        size_bytes=sizes.get(task.id) if task.durable else None,
+        inputs=tuple(up.id for up in task.ups),
+        error=failures.get(task.id),
+    )
+
+
+def story(store: Store, workflow_id: str, task: str | None) -> str:
+    """The journal of a workflow (or what of it concerns ``task``) in words, oldest first."""
+    entries = store.entries(workflow_id, retired=True)
+    records = read_records(store, workflow_id, entries)
+    lines = [f"{entry.seq:>6}  {_in_words(record)}" for entry, record in zip(entries, records, strict=True) if _concerns(record, task)]
+    return "\n".join(lines)
+
+
+def _concerns(record: journal.Record, task: str | None) -> bool:
+    named: Any = getattr(record, "task", None)
+    return task is None or named in (None, "", task) or task in getattr(record, "tasks", ())
+
+
+def _in_words(record: journal.Record) -> str:
+    match record:
+        case journal.WorkflowBegan():
+            return f"the workflow was accepted, {len(record.graph.tasks)} tasks"
+        case journal.OutputSaved():
+            what = f"a sub-workflow of {len(record.growth.tasks)} tasks" if record.growth else f"{record.stored.size} bytes"
+            return f"{record.task}: output of attempt {record.attempt} (epoch {record.epoch}) is durable: {what}"
+        case journal.AttemptIntended():
+            return f"{record.task}: attempt {record.attempt} (epoch {record.epoch}) may have effects from here on"
+        case journal.AttemptFailed():
+            return f"{record.task}: attempt {record.attempt} failed ({record.failure.text}); failure {record.failures}, another follows"
+        case journal.WorkerDied():
+            return f"{record.task}: attempt {record.attempt} killed its worker ({record.reason}); death {record.deaths}"
+        case journal.EffectUndone():
+            return f"{record.task}: the effect of attempt {record.attempt} was rolled back"
+        case journal.EffectSettled():
+            return f"{record.task}: its effect did not happen"
+        case journal.TasksWithdrawn():
+            return f"{', '.join(record.tasks)}: void, because an input will be made anew"
+        case journal.OutputSpoiled():
+            return f"{record.task}: its saved output is damaged and counts as lost"
+        case journal.CancelDecided():
+            return f"it was decided to cancel{' and to roll back' if record.undo else ''}"
+        case journal.WorkflowResumed():
+            return "a person resumed the workflow"
+        case journal.WorkflowEnded():
+            why = f": {record.task}: {record.failure.text}" if record.failure is not None else ""
+            return f"the workflow ended {record.status}{why}"
+        case _:
+            return type(record).__name__

@@ -1,0 +1,53 @@
+"""Putting a call's arguments together, on the executor's side: outputs into slots, and a rollback's share of its task's arguments."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from exoflow.define.dag import Slot, substitute
+from exoflow.define.plan import Call
+from exoflow.runtime.values import Spoiled, Values
+from exoflow.worker.attempt import LostInputs
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def arguments(values: Values, call: Call, inputs: tuple[str, ...]) -> Arguments:
+    """The arguments of a task. Raises LostInputs naming the outputs that are not to be had."""
+    if not inputs:
+        return call.args, call.kwargs
+    outputs, lost, reason = [], [], ""
+    for task in inputs:
+        try:
+            outputs.append(values.load(task))
+        except (Spoiled, KeyError) as error:
+            lost.append(task)
+            reason = str(error)
+    if lost:
+        raise LostInputs(tuple(lost), reason)
+
+    def fill(slot: Slot) -> Any:
+        return outputs[slot.index]
+
+    return substitute(call.args, fill, (Slot,)), substitute(call.kwargs, fill, (Slot,))
+
+
+def undo_arguments(
+    values: Values, call: Call, inputs: tuple[str, ...], function: Callable[..., Any], undo: Callable[..., Any]
+) -> Arguments:
+    """Those arguments of the task that its rollback function takes, by name."""
+    args, kwargs = arguments(values, call, inputs)
+    bound = inspect.signature(function).bind(*args, **kwargs)
+    bound.apply_defaults()
+    given: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            given.update(bound.arguments[name])
+        else:
+            given[name] = bound.arguments[name]
+    wanted = inspect.signature(undo).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in wanted.values()):
+        return (), given
+    return (), {name: given[name] for name in wanted if name in given}

@@ -1,0 +1,157 @@
+"""The loop: take an event, ask the machine, perform its commands.
+
+There is no thread of its own. Whoever posts an event (a worker that finished, the committer after a flush, the clock, a caller)
+handles it, unless somebody is handling events already, who then takes this one too. So an event waits for no one in the common case, and
+the machines are only ever touched by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from exoflow.core.events import Event
+from exoflow.errors import ClosedError, EngineBug, ExoflowError
+from exoflow.executors.base import Executor
+from exoflow.runtime.clock import Clock
+from exoflow.runtime.commit import Committer
+from exoflow.runtime.run import Run
+from exoflow.settings import Settings
+from exoflow.store.base import Store
+from exoflow.worker.attempt import Done, TaskCall
+
+
+class Lane:
+    """The way to one executor: at most ``slots`` calls are there at once, the rest wait here, unbuilt."""
+
+    __slots__ = ("executor", "running", "waiting")
+
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+        self.running = 0
+        self.waiting: deque[tuple[Run, Callable[[], tuple[TaskCall, Done] | None]]] = deque()
+
+
+class Loop:
+    """Drives the workflows of one engine. Everything that it does to a workflow happens in ``_handle``."""
+
+    def __init__(
+        self, store: Store, committer: Committer, clock: Clock, settings: Settings, open_executor: Callable[[str], Executor], owner: str
+    ) -> None:
+        self.store, self.committer, self.clock, self.settings, self.owner = store, committer, clock, settings, owner
+        self._open_executor = open_executor
+        self._lanes: dict[str, Lane] = {}
+        self.runs: dict[str, Run] = {}
+        self._queue: deque[tuple[Run, Event | Callable[[], None], Lane | None]] = deque()
+        self._turn = threading.Lock()
+        self._saver = ThreadPoolExecutor(2, thread_name_prefix="exoflow-saver")
+        self.closed = False
+
+    def post(self, run: Run, event: Event | Callable[[], None], lane: Lane | None = None) -> None:
+        """Something happened to ``run``: an event for its machine, or an action that needs the loop's lock. ``lane`` has a slot free."""
+        self._queue.append((run, event, lane))
+        self.drain()
+
+    def drain(self) -> None:
+        """Handle what is queued, unless another thread is at it (it will see what we added: it looks again after letting go)."""
+        while self._queue:
+            if not self._turn.acquire(blocking=False):
+                return
+            try:
+                while self._queue:
+                    self._handle(*self._queue.popleft())
+            finally:
+                self._turn.release()
+
+    def _handle(self, run: Run, event: Event | Callable[[], None], lane: Lane | None) -> None:
+        if lane is not None:
+            lane.running -= 1
+        try:
+            if not run.closed:
+                if callable(event):
+                    event()
+                else:
+                    self.perform(run, run.machine.handle(event))
+        except ExoflowError as error:
+            self.abandon(run, error)
+        except Exception as error:  # a fault of ours: stop this workflow before it does harm; its journal is sound
+            bug = EngineBug(message=f"{type(error).__name__}: {error}", story=run.machine.story())
+            bug.__cause__ = error
+            self.abandon(run, bug)
+        if lane is not None and lane.waiting:
+            self._advance(lane)
+
+    def perform(self, run: Run, commands: list[Any]) -> None:
+        """Carry out commands, in order."""
+        from exoflow.runtime.perform import PERFORM
+
+        for command in commands:
+            PERFORM[type(command)](self, run, command)
+
+    # --- executors -----------------------------------------------------------------------------------------------------------
+
+    def submit(self, run: Run, executor: str, build: Callable[[], tuple[TaskCall, Done] | None]) -> None:
+        """Run a call as soon as its executor has a slot. ``build`` makes it then, or returns None if it is no longer wanted."""
+        lane = self.lane(executor)
+        lane.waiting.append((run, build))
+        self._advance(lane)
+
+    def lane(self, executor: str) -> Lane:
+        """Raises InvalidOptionError, MissingExtraError."""
+        lane = self._lanes.get(executor)
+        if lane is None:
+            lane = self._lanes[executor] = Lane(self._open_executor(executor))
+        return lane
+
+    def _advance(self, lane: Lane) -> None:
+        while lane.waiting and lane.running < lane.executor.slots:
+            run, build = lane.waiting.popleft()
+            if run.closed:
+                continue
+            built = build()
+            if built is None:
+                continue
+            lane.running += 1
+            try:
+                lane.executor.submit(*built)
+            except ExoflowError as error:
+                lane.running -= 1
+                self.abandon(run, error)
+
+    def beside(self, work: Callable[[], None]) -> None:
+        """Do ``work`` (encoding, writing blobs) on a thread of the saver, beside the tasks. It must post what came of it."""
+        self._saver.submit(work)
+
+    # --- letting go ----------------------------------------------------------------------------------------------------------
+
+    def abandon(self, run: Run, error: ExoflowError) -> None:
+        """Stop driving a workflow: it belongs to someone else now, the store is gone, or something is wrong with us. Nothing more of it is
+        written; whoever waits gets the error."""
+        if run.closed:
+            return
+        self.retire(run)
+        for key, executor in list(run.live.items()):
+            self._lanes[executor].executor.stop(key)
+        for future in (run.accepted, run.cancelled, run.future):
+            if not future.done():
+                future.set_exception(error)
+
+    def retire(self, run: Run) -> None:
+        """This engine no longer drives it."""
+        run.closed = True
+        if self.runs.get(run.workflow_id) is run:
+            del self.runs[run.workflow_id]
+
+    def close(self) -> None:
+        """Stop driving everything; attempts are stopped, executors and the committer closed. Workflows stay resumable."""
+        self.closed = True
+        for run in list(self.runs.values()):
+            self.post(run, lambda run=run: self.abandon(run, ClosedError(what="the engine")))  # type: ignore[misc]
+        for lane in self._lanes.values():
+            lane.executor.close()
+        self._saver.shutdown()
+        self.committer.close()
+        self.clock.close()

@@ -1,0 +1,431 @@
+"""One function for each command of the core. Each ends, sooner or later, in exactly one event (or is a mere notice)."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from exoflow import codec
+from exoflow.core import commands as cmd
+from exoflow.core import events as ev
+from exoflow.core import journal
+from exoflow.core.journal import Failure, Stored
+from exoflow.core.state import Phase, Status
+from exoflow.define import registry
+from exoflow.define.plan import Call
+from exoflow.define.task import Task
+from exoflow.errors import (
+    EngineBug,
+    ExoflowError,
+    Fenced,
+    PayloadTooLargeError,
+    RemoteTaskError,
+    TaskFailed,
+    UnresumableTaskError,
+    WorkflowAlreadyExistsError,
+    WorkflowBlockedError,
+    WorkflowCancelledError,
+    WorkflowFailed,
+    WorkflowInDoubtError,
+)
+from exoflow.runtime.calls import arguments, undo_arguments
+from exoflow.runtime.loop import Lane, Loop
+from exoflow.runtime.run import Run
+from exoflow.runtime.values import Saved, decode, store_bytes
+from exoflow.store.base import Head, Verdict, Write
+from exoflow.worker.attempt import Died, Done, Grown, InputsLost, Outcome, Raised, Returned, Stopped, TaskCall
+from exoflow.worker.context import TaskContext
+
+_ENCODE_AT_ONCE_ITEMS = 10_000
+"""Containers with more items are pickled beside the next tasks, not before them."""
+
+_FINAL = ("ResultNotSerializableError", "ArgumentNotSerializableError", "UnresumableTaskError", "PayloadTooLargeError", "SignatureError")
+
+
+# --- durable -----------------------------------------------------------------------------------------------------------------
+
+
+def append(loop: Loop, run: Run, command: cmd.Append) -> None:
+    entries = []
+    create = False
+    for record in command.records:
+        payload = None
+        seq = run.next_seq
+        run.next_seq += 1
+        if isinstance(record, journal.OutputSaved):
+            payload = run.payloads.pop((record.task, record.attempt), None)
+            run.values.saved[record.task] = Saved(record.stored, seq, payload)
+        elif isinstance(record, journal.WorkflowBegan):
+            payload = run.payloads.pop(("", 0), None)
+            create = True
+        entries.append((journal.encode(record), payload))
+    write = Write(
+        workflow_id=run.workflow_id,
+        epoch=run.epoch,
+        entries=tuple(entries),
+        head=_head(loop, run, command.status) if create or command.status.ended else None,
+        create=create,
+    )
+    loop.committer.put(write, partial(_answered, loop, run, command.ticket))
+
+
+def _head(loop: Loop, run: Run, status: Status) -> Head:
+    outcome = run.machine.state.outcome
+    note = outcome.failure.text[:200] if outcome is not None and outcome.failure is not None else ""
+    return Head(
+        workflow_id=run.workflow_id,
+        epoch=run.epoch,
+        owner=None if status.ended else loop.owner,
+        status=status,
+        created_ms=run.created_ms,
+        updated_ms=loop.clock.now_ms(),
+        digest=run.digest,
+        note=note,
+    )
+
+
+def _answered(loop: Loop, run: Run, ticket: int, verdict: Verdict | ExoflowError) -> None:
+    if verdict == "applied":
+        loop.post(run, ev.Appended(ticket=ticket))
+        return
+    error: ExoflowError
+    if isinstance(verdict, ExoflowError):
+        error = verdict
+    elif verdict == "exists":
+        error = WorkflowAlreadyExistsError(workflow_id=run.workflow_id, status="unknown yet")
+    else:
+        error = Fenced(workflow_id=run.workflow_id, epoch=run.epoch)
+    loop.post(run, lambda: loop.abandon(run, error))
+
+
+def save(loop: Loop, run: Run, command: cmd.Save) -> None:
+    """Encode an output, flush its bytes if it is large; on a thread of the saver, while other tasks run."""
+    value = run.values.raw(command.task)
+    call = run.calls[command.task]
+    deterministic = run.machine.state.tasks[command.task].deterministic
+
+    def work() -> None:
+        event: ev.Event
+        try:
+            stored, payload = _to_bytes(loop, run, command.task, value, audit=deterministic)
+            run.payloads[command.task, command.attempt] = payload
+            event = ev.OutputStored(task=command.task, attempt=command.attempt, stored=stored)
+        except (codec.NotSerializable, PayloadTooLargeError) as error:
+            event = ev.OutputUnstorable(task=command.task, attempt=command.attempt, failure=_unsaveable(command.task, call, error))
+        except ExoflowError as error:  # the store is gone
+            environment = error
+            loop.post(run, lambda: loop.abandon(run, environment))
+            return
+        loop.post(run, event)
+
+    loop.beside(work)
+
+
+def _to_bytes(loop: Loop, run: Run, task: str, value: Any, *, audit: bool) -> tuple[Stored, bytes | None]:
+    encoded = value if isinstance(value, codec.Encoded) else codec.encode(value)
+    meaning = ""
+    if audit and encoded.size <= loop.settings.inline_bytes:
+        meaning = codec.fingerprint(codec.decode(value) if isinstance(value, codec.Encoded) else value)
+    return store_bytes(
+        loop.store,
+        encoded,
+        inline_bytes=loop.settings.inline_bytes,
+        limit_bytes=loop.settings.payload_limit,
+        what=f"result of '{task}'",
+        meaning=meaning,
+    )
+
+
+def _unsaveable(task: str, call: Call, error: codec.NotSerializable | PayloadTooLargeError) -> Failure:
+    if isinstance(error, PayloadTooLargeError):
+        return Failure(kind="final", types=("exoflow.errors.PayloadTooLargeError",), text=str(error))
+    text = f"result of '{task}' ({call.task}) cannot be pickled: at {error.path} ({error.type_name}): {error.reason}"
+    return Failure(kind="final", types=("exoflow.errors.ResultNotSerializableError", "builtins.TypeError"), text=text)
+
+
+# --- running -----------------------------------------------------------------------------------------------------------------
+
+
+def run_task(loop: Loop, run: Run, command: cmd.Run) -> None:
+    call = run.calls[command.task]
+    inputs = run.inputs(command.task)
+
+    def build() -> tuple[TaskCall, Done] | None:
+        if not _current(run, command.task, command.attempt):
+            return None
+        key = run.key(command.task, command.attempt)
+        found = registry.find(call.task, run.plan.main)
+        lane = loop.lane(call.executor)
+        finished = partial(_finished, loop, run, command, call, lane, loop.clock.now_ms())
+        if not isinstance(found, Task):
+            missing = UnresumableTaskError(task=call.task, location="an unknown place")
+            loop.beside(lambda: finished(Raised(_info(missing), missing)))
+            lane.running += 1
+            return None
+        run.live[key] = call.executor
+        load = partial(arguments, run.values, call, inputs)
+        context = _context(run, command)
+        return TaskCall(key=key, function=found.function, load=load, context=context, may_grow=True), finished
+
+    loop.submit(run, call.executor, build)
+
+
+def _current(run: Run, task: str, attempt: int) -> bool:
+    """Whether this attempt is still what the machine waits for."""
+    state = run.machine.state.tasks.get(task)
+    return state is not None and state.attempt == attempt and state.phase is Phase.RUNNING
+
+
+def _context(run: Run, command: cmd.Run | cmd.Undo | cmd.Ask) -> TaskContext:
+    return TaskContext(workflow_id=run.workflow_id, task_id=command.task, attempt=command.attempt, epoch=run.epoch, basis=command.basis)
+
+
+def _finished(loop: Loop, run: Run, command: cmd.Run, call: Call, lane: Lane, started_ms: int, outcome: Outcome) -> None:
+    """On the executor's thread: say to the core what came of an attempt."""
+    task, attempt = command.task, command.attempt
+    event: ev.Event
+    if isinstance(outcome, (Returned, Grown)):
+        event = _returned(loop, run, command, call, started_ms, outcome)
+    elif isinstance(outcome, Stopped):
+        event = ev.TaskStopped(task=task, attempt=attempt)
+    elif isinstance(outcome, InputsLost):
+        event = ev.InputsLost(task=task, attempt=attempt, spoiled=outcome.tasks)
+    else:
+        if isinstance(outcome, Raised) and outcome.error is not None:
+            run.errors[task] = outcome.error
+        event = ev.TaskFailed(task=task, attempt=attempt, failure=_failure(outcome), chance=loop.clock.chance())
+
+    def settle() -> None:
+        run.live.pop(run.key(task, attempt), None)
+        loop.perform(run, run.machine.handle(event))
+        run.values.discard(task, attempt)
+
+    loop.post(run, settle, lane)
+
+
+def _returned(loop: Loop, run: Run, command: cmd.Run, call: Call, started_ms: int, outcome: Returned | Grown) -> ev.Event:
+    task, attempt = command.task, command.attempt
+    value, graph, stored = (outcome.value, None, None) if isinstance(outcome, Returned) else (outcome.plan, None, None)
+    try:
+        if isinstance(outcome, Grown):
+            value = decode(value, task) if isinstance(value, codec.Encoded) else value
+            graph = value.graph
+        elif call.catch:
+            value = (decode(value, task) if isinstance(value, codec.Encoded) else value, None)
+        if command.save and _quick(value):
+            stored, run.payloads[task, attempt] = _to_bytes(loop, run, task, value, audit=False)
+    except (codec.NotSerializable, PayloadTooLargeError) as error:
+        return ev.TaskFailed(task=task, attempt=attempt, failure=_unsaveable(task, call, error))
+    except ExoflowError as error:
+        info = _info(error)
+        failure = Failure(kind="final", types=(info.type_name, *info.bases), text=info.text, traceback=info.traceback)
+        return ev.TaskFailed(task=task, attempt=attempt, failure=failure)
+    run.values.arrive(task, attempt, value)
+    return ev.TaskSucceeded(task=task, attempt=attempt, stored=stored, growth=graph, started_ms=started_ms, ended_ms=loop.clock.now_ms())
+
+
+def _quick(value: Any) -> bool:
+    """Whether encoding it costs less than handing that to another thread."""
+    if isinstance(value, codec.Encoded):
+        return value.size <= 1 << 16
+    size = getattr(value, "nbytes", None)
+    if isinstance(size, int):
+        return size <= 1 << 16
+    if isinstance(value, (str, bytes, bytearray)):
+        return len(value) <= 1 << 16
+    return not isinstance(value, (list, tuple, dict, set, frozenset)) or len(value) <= _ENCODE_AT_ONCE_ITEMS
+
+
+def _info(error: BaseException) -> Any:
+    from exoflow.worker.task_runner import describe
+
+    return describe(error)
+
+
+def _failure(outcome: Raised | Died) -> Failure:
+    if isinstance(outcome, Died):
+        return Failure(kind="died", types=("exoflow.errors.WorkerDiedError",), text=outcome.reason)
+    info = outcome.info
+    kind = "final" if info.type_name.rpartition(".")[2] in _FINAL else "raised"
+    if info.type_name.endswith("PayloadUnreadableError"):
+        kind = "blocked"
+    return Failure(kind=kind, types=(info.type_name, *info.bases), text=info.text, traceback=info.traceback, pickled=info.pickled)
+
+
+def stop(loop: Loop, run: Run, command: cmd.Stop) -> None:
+    key = run.key(command.task, command.attempt)
+    executor = run.live.get(key)
+    if executor is not None:
+        loop.lane(executor).executor.stop(key)
+    else:  # it is still in the queue, and will be dropped there
+        loop.post(run, ev.TaskStopped(task=command.task, attempt=command.attempt))
+
+
+def undo(loop: Loop, run: Run, command: cmd.Undo) -> None:
+    def answer(outcome: Outcome) -> ev.Event:
+        task, attempt = command.task, command.attempt
+        if isinstance(outcome, Returned):
+            return ev.UndoSucceeded(task=task, attempt=attempt)
+        if isinstance(outcome, InputsLost):
+            return ev.InputsLost(task=task, attempt=attempt, spoiled=outcome.tasks)
+        failure = _failure(outcome) if isinstance(outcome, (Raised, Died)) else Failure(kind="died", types=(), text="stopped")
+        return ev.UndoFailed(task=task, attempt=attempt, failure=failure, chance=loop.clock.chance())
+
+    _side_call(loop, run, command, run.calls[command.task].rollback, "undo", answer)
+
+
+def ask(loop: Loop, run: Run, command: cmd.Ask) -> None:
+    def answer(outcome: Outcome) -> ev.Event:
+        task = command.task
+        if not isinstance(outcome, Returned):
+            failure = _failure(outcome) if isinstance(outcome, (Raised, Died)) else Failure(kind="died", types=(), text="no answer")
+            return ev.DoubtUnanswered(task=task, failure=failure)
+        value = decode(outcome.value, task) if isinstance(outcome.value, codec.Encoded) else outcome.value
+        return settle_doubt(run, task, value)
+
+    _side_call(loop, run, command, run.calls[command.task].on_unknown, "ask", answer)
+
+
+def settle_doubt(run: Run, task: str, value: Any) -> ev.DoubtAnswered:
+    """False: it did not happen. True: it did, and there is no output. Anything else is the output."""
+    if value is False:
+        return ev.DoubtAnswered(task=task, happened=False)
+    output = None if value is True else value
+    run.values.arrive(task, run.machine.state.tasks[task].attempt, (output, None) if run.calls[task].catch else output)
+    return ev.DoubtAnswered(task=task, happened=True)
+
+
+def _side_call(loop: Loop, run: Run, command: cmd.Undo | cmd.Ask, name: str, what: str, answer: Callable[[Outcome], ev.Event]) -> None:
+    """A rollback or an ``on_unknown`` function, on the executor of its task, with those of the task's arguments that it takes."""
+    call = run.calls[command.task]
+    inputs = run.inputs(command.task)
+
+    def build() -> tuple[TaskCall, Done] | None:
+        found, function = registry.find(call.task, run.plan.main), registry.find(name, run.plan.main)
+        lane = loop.lane(call.executor)
+
+        def finished(outcome: Outcome) -> None:
+            loop.post(run, lambda: loop.perform(run, run.machine.handle(answer(outcome))), lane)
+
+        if not isinstance(found, Task) or function is None:
+            missing = UnresumableTaskError(task=name or call.task, location="an unknown place")
+            lane.running += 1
+            loop.beside(lambda: finished(Raised(_info(missing), missing)))
+            return None
+        load = partial(undo_arguments, run.values, call, inputs, found.function, function)
+        key = run.key(command.task, command.attempt, what)
+        return TaskCall(key=key, function=function, load=load, context=_context(run, command)), finished
+
+    loop.submit(run, call.executor, build)
+
+
+# --- keeping, telling --------------------------------------------------------------------------------------------------------
+
+
+def keep(_loop: Loop, run: Run, command: cmd.Keep) -> None:
+    run.values.keep(command.task, command.attempt)
+
+
+def adopt(_loop: Loop, run: Run, command: cmd.Adopt) -> None:
+    run.values.put(command.task, (None, exception_of(run, command.task, command.failure)))
+
+
+def exception_of(run: Run, task: str, failure: Failure) -> BaseException:
+    """The exception that a failure stands for: the object itself if it was raised here, its copy, or a description."""
+    error = run.errors.get(task)
+    if error is not None and failure.kind == "raised":
+        return error
+    if failure.pickled is not None:
+        try:
+            copy = pickle.loads(failure.pickled)  # noqa: S301 - of our own journal
+            if isinstance(copy, BaseException):
+                return copy
+        except Exception as unreadable:  # its class is not here: the description below says all there is
+            run.errors[task] = unreadable
+    name = failure.types[0] if failure.types else "Exception"
+    return RemoteTaskError(type_name=name, text=failure.text, traceback=failure.traceback)
+
+
+def release(_loop: Loop, run: Run, command: cmd.Release) -> None:
+    run.values.release(command.task)
+
+
+def grow(_loop: Loop, run: Run, command: cmd.Grow) -> None:
+    run.grow(command, run.values.load(command.task))
+
+
+def forget(_loop: Loop, run: Run, command: cmd.Forget) -> None:
+    for task in command.tasks:
+        run.calls.pop(task, None)
+        run.values.forget(task)
+        run.errors.pop(task, None)
+
+
+def set_timer(loop: Loop, run: Run, command: cmd.SetTimer) -> None:
+    event = ev.TimerFired(task=command.task, attempt=command.attempt, key=command.key)
+    if command.delay_s <= 0:
+        loop.post(run, event)
+    else:
+        loop.clock.call_later(command.delay_s, lambda: loop.post(run, event))
+
+
+def cancel_accepted(_loop: Loop, run: Run, _command: cmd.CancelAccepted) -> None:
+    if not run.cancelled.done():
+        run.cancelled.set_result(None)
+
+
+def announce(loop: Loop, run: Run, command: cmd.Announce) -> None:
+    if not run.accepted.done():
+        run.accepted.set_result(None)
+    if not command.status.ended:
+        return
+    loop.retire(run)
+    if not run.cancelled.done():
+        run.cancelled.set_result(None)
+    outcome = run.machine.state.outcome
+    if outcome is None:
+        raise EngineBug(message="a workflow ended without an outcome", story=run.machine.story())
+    if command.status is not Status.SUCCEEDED:
+        run.future.set_exception(failure_of(run, outcome))
+        return
+    try:
+        run.future.set_result(run.values.load(outcome.task))
+    except ExoflowError as error:
+        run.future.set_exception(error)
+
+
+def failure_of(run: Run, outcome: journal.WorkflowEnded) -> WorkflowFailed:
+    """What callers of a workflow that ended without a result get."""
+    name, task, failure = run.workflow_id, outcome.task, outcome.failure
+    if outcome.status == Status.CANCELLED:
+        return WorkflowCancelledError(workflow_id=name, standing=", ".join(outcome.standing) or "none")
+    if outcome.status == Status.IN_DOUBT:
+        return WorkflowInDoubtError(workflow_id=name, task=task, attempt=outcome.attempt)
+    text = failure.text if failure is not None else ""
+    if outcome.status == Status.BLOCKED:
+        return WorkflowBlockedError(workflow_id=name, reason=f"task '{task}': {text}" if task else text)
+    type_name = failure.types[0].rpartition(".")[2] if failure is not None and failure.types else "error"
+    error = TaskFailed(workflow_id=name, task=task, attempt=outcome.attempt, error=f"{type_name}: {text}")
+    if failure is not None:
+        error.__cause__ = exception_of(run, task, failure)
+    return error
+
+
+PERFORM: dict[type, Callable[[Loop, Run, Any], None]] = {
+    cmd.Append: append,
+    cmd.Run: run_task,
+    cmd.Stop: stop,
+    cmd.Undo: undo,
+    cmd.Ask: ask,
+    cmd.Save: save,
+    cmd.Keep: keep,
+    cmd.Adopt: adopt,
+    cmd.Release: release,
+    cmd.Grow: grow,
+    cmd.Forget: forget,
+    cmd.SetTimer: set_timer,
+    cmd.Announce: announce,
+    cmd.CancelAccepted: cancel_accepted,
+}

@@ -1,0 +1,91 @@
+"""Taking a workflow up again: load its journal, fold it, check that the code is still what it was, hand it to the loop."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from exoflow import codec
+from exoflow.core import journal, replay
+from exoflow.core.commands import Grow
+from exoflow.core.machine import Machine
+from exoflow.core.state import AT_REST
+from exoflow.define import registry
+from exoflow.define.plan import Plan
+from exoflow.define.task import Task
+from exoflow.errors import CheckpointCorruptError, CodeChangedError, PayloadUnreadableError, StoreCorruptError
+from exoflow.runtime.run import Run
+from exoflow.runtime.values import Saved, Spoiled, Values, decode, fetch
+from exoflow.store.base import Entry, Head, Store
+
+OnCodeChange = Literal["fail", "accept"]
+
+
+def read_records(store: Store, workflow_id: str, entries: list[Entry]) -> list[journal.Record]:
+    """The records of a journal. Raises StoreCorruptError if one is not a record."""
+    try:
+        return [journal.decode(entry.body) for entry in entries]
+    except ValueError as error:
+        raise StoreCorruptError(store=store.url, what=f"the journal of workflow '{workflow_id}' ({error})") from error
+
+
+def read_plan(store: Store, workflow_id: str, records: list[journal.Record], entries: list[Entry]) -> Plan:
+    """The definition that a workflow was submitted with. Raises StoreCorruptError, PayloadUnreadableError."""
+    if not records or not isinstance(records[0], journal.WorkflowBegan):
+        raise StoreCorruptError(store=store.url, what=f"the journal of workflow '{workflow_id}' (it has no beginning)")
+    try:
+        encoded = fetch(store, workflow_id, Saved(records[0].plan, entries[0].seq, entries[0].payload))
+    except Spoiled as error:
+        raise StoreCorruptError(store=store.url, what=f"the definition of workflow '{workflow_id}'") from error
+    plan = decode(encoded, workflow_id)
+    if not isinstance(plan, Plan):
+        raise PayloadUnreadableError(what=workflow_id, reason="it is not a plan")
+    return plan
+
+
+def load(store: Store, head: Head, epoch: int) -> Run:
+    """A run of the workflow under ``epoch``, ready for the event Recovered. Raises StoreCorruptError, PayloadUnreadableError,
+    CheckpointCorruptError; nothing has been written then."""
+    name = head.workflow_id
+    entries = store.entries(name)
+    records = read_records(store, name, entries)
+    plan = read_plan(store, name, records, entries)
+    state = replay.fold(name, epoch, records)
+    values = Values(store, name)
+    run = Run(name, epoch, Machine(state), plan, values, digest=head.digest, created_ms=head.created_ms)
+    run.next_seq = entries[-1].seq + 1
+    for entry, record in zip(entries, records, strict=True):
+        task = getattr(record, "task", "")
+        if isinstance(task, str) and task:
+            run.seqs.setdefault(task, []).append(entry.seq)
+        if isinstance(record, journal.OutputSaved):
+            values.saved[record.task] = Saved(record.stored, entry.seq, entry.payload)
+    grown, state.commands = state.commands, []
+    for command in grown:
+        if isinstance(command, Grow) and command.task in state.tasks:
+            _grow(store, run, command)
+    return run
+
+
+def _grow(store: Store, run: Run, command: Grow) -> None:
+    try:
+        run.grow(command, run.values.load(command.task))
+    except (Spoiled, KeyError) as error:
+        raise CheckpointCorruptError(workflow_id=run.workflow_id, task=command.task, what=store.url) from error
+
+
+def check_code(run: Run, on_code_change: OnCodeChange) -> None:
+    """After the event Recovered: functions of the tasks that are to run must be there, and be what they were unless a change was
+    accepted. Raises CodeChangedError."""
+    wanted = {run.calls[name].task for name, task in run.machine.state.tasks.items() if task.phase not in AT_REST}
+    changed = []
+    for key in sorted(wanted):
+        found = registry.find(key, run.plan.main)
+        before = run.plan.code.get(key)
+        if not isinstance(found, Task):
+            changed.append(f"'{key}' missing")
+        elif before is not None and on_code_change != "accept":
+            now = codec.code_fingerprint(found.function)
+            if now != before and now.partition(":")[0] == before.partition(":")[0]:
+                changed.append(f"'{key}' changed")
+    if changed:
+        raise CodeChangedError(workflow_id=run.workflow_id, changed=", ".join(changed))

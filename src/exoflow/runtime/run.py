@@ -1,0 +1,86 @@
+"""One workflow while this process drives it: its machine, the calls of its tasks, its outputs, and whoever waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from concurrent.futures import Future
+from typing import Any
+
+from exoflow.core.commands import Grow
+from exoflow.core.machine import Machine
+from exoflow.define.plan import Call, Plan
+from exoflow.errors import EngineBug, InvalidStateError
+from exoflow.runtime.values import Values
+
+
+class WorkflowFuture(Future[Any]):
+    """The result of a workflow that runs: usable from threads (``result()``) and with ``await``. ``name`` is the workflow's id.
+
+    It ends with the result, or with WorkflowFailed (TaskFailed, WorkflowCancelledError, WorkflowInDoubtError, WorkflowBlockedError).
+    Cancelling it only stops the waiting; ``exoflow.cancel(name)`` cancels the workflow.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return asyncio.wrap_future(self).__await__()
+
+    def __reduce__(self) -> Any:
+        raise InvalidStateError(workflow_id=self.name, status="a running workflow", reason="its future cannot be saved; pass its name")
+
+
+class Run:
+    """A workflow that this engine owns. Fields are touched only under the loop's lock, except where ``Values`` says otherwise."""
+
+    __slots__ = (
+        "accepted",
+        "calls",
+        "cancelled",
+        "closed",
+        "created_ms",
+        "digest",
+        "epoch",
+        "errors",
+        "future",
+        "live",
+        "machine",
+        "next_seq",
+        "payloads",
+        "plan",
+        "seqs",
+        "values",
+        "workflow_id",
+    )
+
+    def __init__(self, workflow_id: str, epoch: int, machine: Machine, plan: Plan, values: Values, *, digest: str, created_ms: int) -> None:
+        self.workflow_id, self.epoch, self.machine, self.plan, self.values = workflow_id, epoch, machine, plan, values
+        self.digest, self.created_ms = digest, created_ms
+        self.calls: dict[str, Call] = dict(plan.calls)
+        self.next_seq = 1
+        self.seqs: dict[str, list[int]] = {}  # journal entries by task
+        self.payloads: dict[tuple[str, int], bytes | None] = {}  # of outputs whose record is not written yet
+        self.errors: dict[str, BaseException] = {}  # the last exception of a task, as an object of this process
+        self.live: dict[str, str] = {}  # attempts under way: key -> executor
+        self.future = WorkflowFuture(workflow_id)
+        self.accepted: Future[None] = Future()  # the submission is durable
+        self.cancelled: Future[None] = Future()  # the decision to cancel is durable
+        self.closed = False
+
+    def key(self, task: str, attempt: int, what: str = "") -> str:
+        """Unique among the calls of an engine."""
+        return f"{self.workflow_id}/{self.epoch}/{task}#{attempt}{what}"
+
+    def inputs(self, task: str) -> tuple[str, ...]:
+        """Whose outputs fill the slots of a task's arguments."""
+        here = self.machine.state.tasks[task]
+        reads = here.reads if here.parent is None else here.reads[1:]
+        return tuple(up.id for up in reads)
+
+    def grow(self, command: Grow, plan: object) -> None:
+        """The calls of a sub-workflow's tasks."""
+        if not isinstance(plan, Plan):
+            raise EngineBug(message=f"the output of '{command.task}' should be a plan, is {type(plan).__name__}", story="")
+        self.calls.update((f"{command.scope}/{name}", plan.calls[name]) for name in command.names)

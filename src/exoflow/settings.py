@@ -1,0 +1,64 @@
+"""Typed settings and where they come from: arguments win over the environment, that over ``[tool.exoflow]`` of pyproject.toml."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from exoflow.errors import InvalidOptionError
+
+ENVIRONMENT_PREFIX = "EXOFLOW_"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that can be set for an engine.
+
+    Attributes:
+        store: URL of the store; by default an SQLite file in ``.exoflow/`` of the working directory.
+        threads: worker threads of the thread executor. processes: workers of the process executor. Both: number of tasks at once.
+        loop_tasks: ``async def`` tasks at once.
+        lease_s: seconds after which another host may take over the workflows of an engine that shows no life.
+        inline_bytes: outputs up to this size are saved in the journal, larger ones as blobs.
+        payload_limit: bytes of the largest value that is accepted.
+        tasks_max: tasks of one DAG.
+        drain_s: seconds that close() lets running tasks finish.
+    """
+
+    store: str = "sqlite:.exoflow/exoflow.db"
+    threads: int = 0
+    processes: int = 0
+    loop_tasks: int = 10_000
+    lease_s: float = 10.0
+    inline_bytes: int = 64 * 1024
+    payload_limit: int = 2 * 1024**3
+    tasks_max: int = 1_000_000
+    drain_s: float = 5.0
+
+
+def load(**given: Any) -> Settings:
+    """Settings from all sources; None counts as not given. Raises InvalidOptionError naming the key and the source."""
+    values = dict(_from_pyproject(Path.cwd()))
+    for name in Settings.__struct_fields__:
+        text = os.environ.get(ENVIRONMENT_PREFIX + name.upper())
+        if text:
+            values[name] = text
+    values.update({name: value for name, value in given.items() if value is not None})
+    try:
+        return msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidOptionError(message=f"settings: {error} (from arguments, {ENVIRONMENT_PREFIX}… variables or [tool.exoflow])") from None
+
+
+def _from_pyproject(folder: Path) -> dict[str, Any]:
+    path = folder / "pyproject.toml"
+    if not path.is_file():
+        return {}
+    try:
+        table = tomllib.loads(path.read_text("utf-8")).get("tool", {}).get("exoflow", {})
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidOptionError(message=f"{path} is not TOML: {error}") from None
+    return dict(table)

@@ -1,0 +1,169 @@
+"""The reference store: everything in dicts of this process, written to be read. For tests, and for workflows that need not survive."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from exoflow.codec import Bytes, digest
+from exoflow.store.base import BlobStore, Entry, Head, OwnerRow, Verdict, Write
+from exoflow.store.handle import Guard, check_write, replaced
+
+
+class MemoryBlobs:
+    """Blobs in a dict. A view is a private copy, as writable as the private mapping that a file gives."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[str, bytes] = {}
+
+    def put(self, pieces: Iterable[Bytes]) -> str:
+        """Keep the concatenation of ``pieces``; its digest is its name."""
+        blob = b"".join(pieces)
+        name = digest([blob]).hex()
+        self._blobs[name] = blob
+        return name
+
+    def open(self, name: str) -> memoryview:
+        """The blob, verified. Raises LookupError if absent, ValueError if a byte has changed."""
+        blob = self._blobs.get(name)
+        if blob is None:
+            raise LookupError(f"there is no blob {name!r:.40}")
+        if digest([blob]).hex() != name:
+            raise ValueError(f"blob {name} fails its digest")
+        return memoryview(bytearray(blob))
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Forget these blobs."""
+        for name in names:
+            self._blobs.pop(name, None)
+
+    def names(self) -> Iterable[str]:
+        """Every blob that is stored."""
+        return list(self._blobs)
+
+
+class _Workflow:
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        self.journal: list[Entry] = []
+        self.retired: set[int] = set()
+        self.wish = ""
+
+
+class MemoryStore:
+    """A store that lives and dies with its process. See :class:`~exoflow.store.base.Store` for what each method promises."""
+
+    durable = False
+
+    def __init__(self) -> None:
+        self.url = "memory:"
+        self.blobs: BlobStore = MemoryBlobs()
+        self._guard = Guard("store memory:")
+        self._lock = threading.Lock()
+        self._workflows: dict[str, _Workflow] = {}
+        self._owners: dict[str, OwnerRow] = {}
+
+    def commit(self, writes: Sequence[Write]) -> list[Verdict]:
+        """Apply ``writes``; one verdict each, in order."""
+        self._guard.check()
+        for write in writes:
+            check_write(write)
+        with self._lock:
+            return [self._apply(write) for write in writes]
+
+    def _apply(self, write: Write) -> Verdict:
+        workflow = self._workflows.get(write.workflow_id)
+        if write.create and write.head is not None:
+            if workflow is not None:
+                return "exists"
+            workflow = self._workflows[write.workflow_id] = _Workflow(write.head)
+        elif workflow is None:
+            return "missing"
+        elif workflow.head.epoch != write.epoch:
+            return "fenced"
+        elif write.head is not None:
+            workflow.head = replaced(workflow.head, write.head)
+            workflow.wish = ""
+        for body, payload in write.entries:
+            workflow.journal.append(Entry(len(workflow.journal) + 1, body, payload))
+        workflow.retired.update(seq for seq in write.retire if 1 <= seq <= len(workflow.journal))
+        return "applied"
+
+    def claim(self, workflow_id: str, *, epoch: int, owner: str | None) -> int | None:
+        """Move the workflow to the next epoch and to ``owner``, if its epoch is ``epoch``."""
+        self._guard.check()
+        with self._lock:
+            workflow = self._workflows.get(workflow_id)
+            if workflow is None or workflow.head.epoch != epoch:
+                return None
+            workflow.head = msgspec.structs.replace(workflow.head, epoch=epoch + 1, owner=owner)
+            return epoch + 1
+
+    def head(self, workflow_id: str) -> Head | None:
+        """The head, or None."""
+        self._guard.check()
+        workflow = self._workflows.get(workflow_id)
+        return workflow.head if workflow else None
+
+    def heads(self, *, status: Sequence[str] = (), after: str = "", limit: int = 500) -> list[Head]:
+        """Up to ``limit`` heads behind ``after``, in the order of ids."""
+        self._guard.check()
+        with self._lock:
+            heads = [workflow.head for workflow in self._workflows.values()]
+        chosen = [head for head in heads if head.workflow_id > after and (not status or head.status in status)]
+        return sorted(chosen, key=lambda head: head.workflow_id)[:limit]
+
+    def entries(self, workflow_id: str, *, retired: bool = False, seqs: Sequence[int] = ()) -> list[Entry]:
+        """The journal in order, with or without what was retired, or some of it."""
+        self._guard.check()
+        with self._lock:
+            workflow = self._workflows.get(workflow_id)
+            if workflow is None:
+                return []
+            if seqs:
+                return [entry for entry in workflow.journal if entry.seq in set(seqs)]
+            return [entry for entry in workflow.journal if retired or entry.seq not in workflow.retired]
+
+    def delete(self, workflow_id: str, *, epoch: int) -> bool:
+        """Forget the workflow, if its epoch is ``epoch``."""
+        self._guard.check()
+        with self._lock:
+            workflow = self._workflows.get(workflow_id)
+            if workflow is None or workflow.head.epoch != epoch:
+                return False
+            del self._workflows[workflow_id]
+            return True
+
+    def beat(self, row: OwnerRow | None, *, owner: str = "") -> list[tuple[str, str]]:
+        """Insert or replace ``row``; with None, remove the row of ``owner``. Returns the owner's open wishes."""
+        self._guard.check()
+        with self._lock:
+            if row is None:
+                self._owners.pop(owner, None)
+                return []
+            self._owners[row.owner] = row
+            return [(name, each.wish) for name, each in self._workflows.items() if each.wish and each.head.owner == row.owner]
+
+    def wish(self, workflow_id: str, wish: str) -> bool:
+        """Leave a request for whoever drives the workflow."""
+        self._guard.check()
+        with self._lock:
+            workflow = self._workflows.get(workflow_id)
+            if workflow is not None:
+                workflow.wish = wish
+            return workflow is not None
+
+    def owners(self) -> list[OwnerRow]:
+        """Every owner's row."""
+        self._guard.check()
+        with self._lock:
+            return list(self._owners.values())
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._guard.check_process()
+        self._guard.closed = True
+        self._workflows.clear()
+        self._owners.clear()

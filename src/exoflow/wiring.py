@@ -1,0 +1,28 @@
+"""From settings to running parts: the one place that chooses a store and executors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from exoflow.executors.base import Executor
+from exoflow.executors.registry import open_executor
+from exoflow.settings import Settings
+from exoflow.store.base import Store
+from exoflow.store.registry import open_store
+
+
+def store_for(settings: Settings) -> Store:
+    """The store that the settings name. Raises StoreConfigError, StoreOpenError."""
+    return open_store(settings.store)
+
+
+def executor_for(name: str, settings: Settings, inherit_fds: tuple[int, ...]) -> Executor:
+    """The executor of that name. ``inherit_fds`` stay open in its processes. Raises InvalidOptionError, MissingExtraError."""
+    options: dict[str, Any] = {}
+    if name == "thread":
+        options = {"workers": settings.threads or None, "grace_s": settings.drain_s}
+    elif name == "loop":
+        options = {"slots": settings.loop_tasks, "grace_s": settings.drain_s}
+    elif name == "process":
+        options = {"workers": settings.processes or None, "inherit_fds": inherit_fds}
+    return open_executor(name, **options)
