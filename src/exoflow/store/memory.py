@@ -123,7 +123,7 @@ class MemoryStore:
             if workflow is None:
                 return []
             if seqs:
-                return [entry for entry in workflow.journal if entry.seq in set(seqs)]
+                return [workflow.journal[seq - 1] for seq in sorted(set(seqs)) if 1 <= seq <= len(workflow.journal)]
             return [entry for entry in workflow.journal if retired or entry.seq not in workflow.retired]
 
     def delete(self, workflow_id: str, *, epoch: int) -> bool:
