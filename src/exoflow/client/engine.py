@@ -115,6 +115,7 @@ class Engine:
         on_existing: OnExisting = "attach",
         on_failure: OnFailure = "keep",
         on_code_change: OnCodeChange = "fail",
+        wait_accepted: bool = True,
         **kwargs: Any,
     ) -> WorkflowFuture:
         """Start a DAG and return a future, once the submission is durable.
@@ -125,6 +126,8 @@ class Engine:
             on_existing: ``"fail"`` refuses a name that is taken, even by the same workflow.
             on_failure: ``"rollback"`` undoes the external outputs of undoable tasks, in reverse order, if a task fails for good.
             on_code_change: ``"accept"`` resumes although the code of unfinished tasks changed.
+            wait_accepted: False returns before the submission is durable, so that many share one flush; only for generated names, since
+                nobody could ask for the outcome again.
         """
         self._guard()
         _one_of("mode", mode, ("strict", "auto"))
@@ -140,9 +143,11 @@ class Engine:
             if not chosen:
                 raise UnsafeWorkflowError(findings=findings)
             plan = Plan(graph, plan.calls, plan.code, plan.main, plan.auto)
-        auto, undo = mode == "auto", on_failure == "rollback"
         try:
-            return self._submit(workflow, plan, auto=auto, undo_on_failure=undo)
+            run = self._submit(workflow, plan, auto=mode == "auto", undo_on_failure=on_failure == "rollback")
+            if given is not None or wait_accepted:
+                run.accepted.result()
+            return run.future
         except WorkflowAlreadyExistsError:
             return self._attach(workflow, plan, on_existing, on_code_change)
 
@@ -153,9 +158,8 @@ class Engine:
             raise InvalidOptionError(message=f"the DAG has {len(plan.calls)} tasks; the limit is {self.settings.tasks_max} (tasks_max)")
         return plan
 
-    def _submit(self, name: str, plan: Plan, *, auto: bool, undo_on_failure: bool) -> WorkflowFuture:
-        known = self._loop.runs.get(name)
-        if known is not None:
+    def _submit(self, name: str, plan: Plan, *, auto: bool, undo_on_failure: bool) -> Run:
+        if name in self._loop.runs:
             raise WorkflowAlreadyExistsError(workflow_id=name, status="RUNNING")
         self._owner.start()
         stored, payload = store_bytes(
@@ -171,13 +175,15 @@ class Engine:
         if self._loop.runs.setdefault(name, run) is not run:
             raise WorkflowAlreadyExistsError(workflow_id=name, status="RUNNING")
         self._loop.post(run, ev.Began(plan=stored, auto=auto, undo_on_failure=undo_on_failure))
-        run.accepted.result()
-        return run.future
+        return run
 
     # --- attaching and resuming ----------------------------------------------------------------------------------------------
 
     def _attach(self, name: str, plan: Plan, on_existing: OnExisting, on_code_change: OnCodeChange) -> WorkflowFuture:
         """The name is taken: by the same workflow, which is waited for or gone on with; or by another, which is a conflict."""
+        submitted = self._loop.runs.get(name)
+        if submitted is not None:
+            submitted.accepted.result()
         head = self._head(name)
         if on_existing == "fail":
             raise WorkflowAlreadyExistsError(workflow_id=name, status=head.status)

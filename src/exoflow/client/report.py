@@ -1,4 +1,4 @@
-"""Looking at a workflow from its journal alone: what ``show``, ``get_metadata`` and ``story`` say. Works for workflows of other processes."""
+"""Looking at a workflow from its journal alone (``show``, ``get_metadata``, ``story``): it works for those of other processes too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exoflow.core.spec.annotations import Kind
 from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.state import State, Task
 from exoflow.runtime.recover import read_records
-from exoflow.store.base import Entry, Head, Store
+from exoflow.store.base import Head, Store
 
 
 class TaskReport(msgspec.Struct, frozen=True, kw_only=True):

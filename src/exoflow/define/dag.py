@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from exoflow.errors import ForeignNodeError, SignatureError, WrongContextError
 
@@ -55,21 +55,21 @@ class Node:
 
     def _unknown(self, *_: object) -> NoReturn:
         raise WrongContextError(
-            message=f"the output of task '{self.label}' is not known while the DAG is being built; pass the node to a task, and decide there"
+            message=f"the output of task '{self.label}' is not known while the DAG is being built; pass the node to a task and decide there"
         )
 
     __bool__ = __iter__ = __len__ = __getitem__ = __contains__ = __int__ = __float__ = __call__ = _unknown
 
 
 class InputNode:
-    """Stands for the arguments of ``run``: ``InputNode()`` is the only one, ``inp[0]`` the first, ``inp["x"]`` or ``inp.x`` the keyword x."""
+    """Stands for the arguments of ``run``: ``InputNode()`` is the only one, ``inp[0]`` the first, ``inp["x"]`` or ``inp.x`` the keyword."""
 
     __slots__ = ("_key",)
 
     def __init__(self, _key: int | str | None = None) -> None:
         object.__setattr__(self, "_key", _key)
 
-    def __enter__(self) -> InputNode:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -29,11 +29,11 @@ class TaskOptions:
         checkpoint: ``True`` or ``"async"`` saves the output while consumers may already run; ``"sync"`` makes them wait for it; ``False``
             never saves; ``"auto"`` saves if the commit rule needs it.
         deterministic: the output is a function of the inputs.
-        can_rollback: it has no external output, or one that ``rollback`` undoes. False: it may have one, and is idempotent for equal inputs.
+        can_rollback: it has no external output, or one that ``rollback`` undoes. False: it may have one, idempotent for equal inputs.
         rollback: undoes the external output; idempotent; takes a subset of the task's parameters, by name. Implies ``can_rollback``.
         on_unknown: for a task that is neither idempotent nor undoable: what to do when an attempt died and nobody knows whether its effect
-            happened. ``"retry"``; ``"fail"`` stops the workflow IN_DOUBT; a function (parameters like rollback's) answers True (it happened),
-            False (it did not), or the output as any other value.
+            happened. ``"retry"``; ``"fail"`` stops the workflow IN_DOUBT; a function (parameters like rollback's) answers True (it
+            happened), False (it did not), or the output as any other value.
 
     Failure handling (seconds):
         retries: further attempts after an exception. backoff, backoff_factor, backoff_max, jitter (0 to 1): the waits between them.
@@ -41,7 +41,7 @@ class TaskOptions:
         catch_exceptions: the output becomes ``(output, None)`` or ``(None, error)``.
 
     Placement:
-        name: of the task in its workflow. executor: ``"loop"``, ``"thread"``, ``"process"``; by default loop for ``async def``, else thread.
+        name: of the task in its workflow. executor: ``"loop"``, ``"thread"``, ``"process"``; default: loop for ``async def``, else thread.
     """
 
     name: str | None = None
@@ -71,17 +71,19 @@ class TaskOptions:
                     message=f"unknown option '{name}'{f'; did you mean {close[0]!r}?' if close else ''}; known: {', '.join(known)}"
                 )
         made = dataclasses.replace(base, **changes) if base is not None else cls(**changes)
-        made._check()
+        made.check()
         return made
 
     @property
     def rolls_back(self) -> bool:
         return self.rollback is not None if self.can_rollback is None else self.can_rollback
 
-    def _check(self) -> None:  # what was given may be anything, whatever the types of the fields say
+    def check(self) -> None:
+        """Raise InvalidOptionError if a value means nothing or contradicts another."""
+        # what was given may be anything, whatever the types of the fields say
         given: dict[str, Any] = vars(self)
         if self.name is not None:
-            check_id(self.name.lstrip("_") if isinstance(given["name"], str) else self.name, "task name")
+            check_id(self.name.lstrip("_") if isinstance(given["name"], str) else given["name"], "task name")
         self._check_annotations()
         for name in ("deterministic", "catch_exceptions"):
             _require(isinstance(given[name], bool), name, "True or False", given[name])
@@ -101,7 +103,12 @@ class TaskOptions:
             )
         classes = self.retry_on if isinstance(self.retry_on, tuple) else (self.retry_on,)
         for each in classes:
-            _require(isinstance(given["retry_on"], (type, tuple)) and inspect.isclass(each) and issubclass(each, BaseException), "retry_on", "exception classes", each)
+            _require(
+                isinstance(given["retry_on"], (type, tuple)) and inspect.isclass(each) and issubclass(each, BaseException),
+                "retry_on",
+                "exception classes",
+                each,
+            )
         _require(given["executor"] is None or isinstance(given["executor"], str), "executor", "the name of an executor", self.executor)
 
     def _check_annotations(self) -> None:
@@ -112,7 +119,9 @@ class TaskOptions:
             raise InvalidOptionError(
                 message=f"checkpoint must be True, False, 'sync', 'async' or 'auto', got {self.checkpoint!r:.60}{hint}"
             )
-        _require(given["can_rollback"] is None or isinstance(given["can_rollback"], bool), "can_rollback", "True or False", self.can_rollback)
+        _require(
+            given["can_rollback"] is None or isinstance(given["can_rollback"], bool), "can_rollback", "True or False", self.can_rollback
+        )
         if self.rollback is not None:
             _require(callable(self.rollback), "rollback", "a function", self.rollback)
             if self.can_rollback is False:
@@ -163,6 +172,6 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _require(good: bool, name: str, wanted: str, got: object) -> None:
+def _require(good: bool, name: str, wanted: str, got: object) -> None:  # noqa: FBT001 - an assertion reads best that way
     if not good:
         raise InvalidOptionError(message=f"{name} must be {wanted}, got {got!r:.60}")

@@ -7,6 +7,7 @@ when the store has acknowledged all of it. Nothing else calls ``Store.commit``.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -23,52 +24,84 @@ class Committer(Protocol):
     """Makes writes durable, in the order in which they were given."""
 
     def put(self, write: Write, answer: Answer) -> None:
-        """Queue ``write``; ``answer`` is called with the store's verdict, or with the error after which this store is of no more use."""
+        """Queue ``write``; ``answer`` is called with the store's verdict, or with the error after which this store is of no more use.
+        The caller sees to it that ``flush`` is called soon."""
+
+    def flush(self, *, may_block: bool) -> None:
+        """Have what is queued made durable: by this thread, if it may block, or by another."""
 
     def close(self) -> None:
         """Flush what is queued, then stop."""
 
 
 class GroupCommitter:
-    """One thread, one transaction at a time. While the disk is full, it waits and tries again; new workflows are refused meanwhile."""
+    """One transaction at a time, by whichever thread comes first: a caller or worker that would otherwise only wait saves the hand-over to
+    another thread and back (measured on 2 cores: a chain of 10 committing tasks takes 0.64 of the time). A thread of its own takes over
+    when the queue does not run dry, when whoever has work runs an event loop, and while the disk is full: it waits and tries again then,
+    and new workflows are refused.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._queue: list[tuple[Write, Answer]] = []
-        self._ready = threading.Condition()
+        self._mutex = threading.Lock()  # guards the queue, _broken and _closing
+        self._committing = threading.Lock()  # held by the one that commits
+        self._wake = threading.Semaphore(0)
         self._closing = False
         self._broken: ExoflowError | None = None
         self._thread: threading.Thread | None = None
 
     def put(self, write: Write, answer: Answer) -> None:
-        with self._ready:
-            broken = self._broken or (ClosedError(what="the engine") if self._closing else None)
-            if broken is None:
+        with self._mutex:
+            refusal = self._broken or (ClosedError(what="the engine") if self._closing else None)
+            if refusal is None:
                 self._queue.append((write, answer))
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="exoflow-commit", daemon=True)
-                    self._thread.start()
-                elif len(self._queue) == 1:
-                    self._ready.notify()
                 return
-        answer(broken)
+        answer(refusal)
+
+    def flush(self, *, may_block: bool) -> None:
+        if not self._queue:
+            return
+        if may_block and self._committing.acquire(blocking=False):
+            try:
+                self._commit(self._take(), patient=False)
+            finally:
+                self._committing.release()
+        if self._queue and not self._committing.locked():
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        with self._mutex:
+            if self._thread is None and not self._closing:
+                self._thread = threading.Thread(target=self._run, name="exoflow-commit", daemon=True)
+                self._thread.start()
+        self._wake.release()
 
     def _run(self) -> None:
         while True:
-            with self._ready:
-                while not self._queue and not self._closing:
-                    self._ready.wait()
-                if not self._queue:
-                    return
-                group, self._queue = self._queue[:_GROUP_MAX], self._queue[_GROUP_MAX:]
-            self._commit(group)
+            self._wake.acquire()
+            with self._committing:
+                while group := self._take():
+                    self._commit(group, patient=True)
+            if self._closing:
+                return
 
-    def _commit(self, group: list[tuple[Write, Answer]]) -> None:
+    def _take(self) -> list[tuple[Write, Answer]]:
+        with self._mutex:
+            group, self._queue = self._queue[:_GROUP_MAX], self._queue[_GROUP_MAX:]
+        return group
+
+    def _commit(self, group: list[tuple[Write, Answer]], *, patient: bool) -> None:
         while group:
             try:
                 verdicts = self._store.commit([write for write, _ in group])
             except StorageFullError as error:
-                group = self._wait_for_room(group, error)
+                group = self._refuse_new(group, error)
+                if not patient or self._closing:
+                    with self._mutex:
+                        self._queue = group + self._queue
+                    return
+                time.sleep(_FULL_PAUSE_S)
                 continue
             except ExoflowError as error:
                 self._break(group, error)
@@ -77,32 +110,29 @@ class GroupCommitter:
                 answer(verdict)
             return
 
-    def _wait_for_room(self, group: list[tuple[Write, Answer]], error: StorageFullError) -> list[tuple[Write, Answer]]:
-        """Refuse what is new, keep what belongs to running workflows."""
+    def _refuse_new(self, group: list[tuple[Write, Answer]], error: StorageFullError) -> list[tuple[Write, Answer]]:
+        """While the disk is full: refuse new workflows, keep what belongs to running ones."""
         for write, answer in group:
             if write.create:
                 answer(error)
-        kept = [(write, answer) for write, answer in group if not write.create]
-        with self._ready:
-            if self._closing:
-                for _, answer in kept:
-                    answer(error)
-                return []
-            self._ready.wait(_FULL_PAUSE_S)
-        return kept
+        return [(write, answer) for write, answer in group if not write.create]
 
     def _break(self, group: list[tuple[Write, Answer]], error: ExoflowError) -> None:
         """It is unknown what was applied: only folding the journal anew can tell. Every workflow of this engine stops here."""
-        with self._ready:
+        with self._mutex:
             self._broken = error
-            group += self._queue
+            group = group + self._queue
             self._queue = []
         for _, answer in group:
             answer(error)
 
     def close(self) -> None:
-        with self._ready:
+        with self._mutex:
             self._closing = True
-            self._ready.notify()
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is not None:
+            self._wake.release()
             self._thread.join()
+        with self._committing:
+            self._commit(self._take(), patient=False)
+        for _, answer in self._take():
+            answer(ClosedError(what="the engine"))

@@ -8,6 +8,7 @@ the machines are only ever touched by one thread at a time.
 from __future__ import annotations
 
 import threading
+from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -65,6 +66,7 @@ class Loop:
                     self._handle(*self._queue.popleft())
             finally:
                 self._turn.release()
+        self.committer.flush(may_block=_get_running_loop() is None)
 
     def _handle(self, run: Run, event: Event | Callable[[], None], lane: Lane | None) -> None:
         if lane is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Callable
 from functools import partial
@@ -104,12 +105,12 @@ def save(loop: Loop, run: Run, command: cmd.Save) -> None:
     """Encode an output, flush its bytes if it is large; on a thread of the saver, while other tasks run."""
     value = run.values.raw(command.task)
     call = run.calls[command.task]
-    deterministic = run.machine.state.tasks[command.task].deterministic
+    audit = run.machine.state.tasks[command.task].deterministic
 
     def work() -> None:
         event: ev.Event
         try:
-            stored, payload = _to_bytes(loop, run, command.task, value, audit=deterministic)
+            stored, payload = _to_bytes(loop, command.task, value, audit=audit)
             run.payloads[command.task, command.attempt] = payload
             event = ev.OutputStored(task=command.task, attempt=command.attempt, stored=stored)
         except (codec.NotSerializable, PayloadTooLargeError) as error:
@@ -123,11 +124,12 @@ def save(loop: Loop, run: Run, command: cmd.Save) -> None:
     loop.beside(work)
 
 
-def _to_bytes(loop: Loop, run: Run, task: str, value: Any, *, audit: bool) -> tuple[Stored, bytes | None]:
+def _to_bytes(loop: Loop, task: str, value: Any, *, audit: bool) -> tuple[Stored, bytes | None]:
     encoded = value if isinstance(value, codec.Encoded) else codec.encode(value)
     meaning = ""
     if audit and encoded.size <= loop.settings.inline_bytes:
-        meaning = codec.fingerprint(codec.decode(value) if isinstance(value, codec.Encoded) else value)
+        with contextlib.suppress(codec.NotSerializable, codec.Unreadable):  # then there is nothing to audit against
+            meaning = codec.fingerprint(codec.decode(value) if isinstance(value, codec.Encoded) else value)
     return store_bytes(
         loop.store,
         encoded,
@@ -215,7 +217,7 @@ def _returned(loop: Loop, run: Run, command: cmd.Run, call: Call, started_ms: in
         elif call.catch:
             value = (decode(value, task) if isinstance(value, codec.Encoded) else value, None)
         if command.save and _quick(value):
-            stored, run.payloads[task, attempt] = _to_bytes(loop, run, task, value, audit=False)
+            stored, run.payloads[task, attempt] = _to_bytes(loop, task, value, audit=_is_deterministic(run, task) and graph is None)
     except (codec.NotSerializable, PayloadTooLargeError) as error:
         return ev.TaskFailed(task=task, attempt=attempt, failure=_unsaveable(task, call, error))
     except ExoflowError as error:
@@ -224,6 +226,11 @@ def _returned(loop: Loop, run: Run, command: cmd.Run, call: Call, started_ms: in
         return ev.TaskFailed(task=task, attempt=attempt, failure=failure)
     run.values.arrive(task, attempt, value)
     return ev.TaskSucceeded(task=task, attempt=attempt, stored=stored, growth=graph, started_ms=started_ms, ended_ms=loop.clock.now_ms())
+
+
+def _is_deterministic(run: Run, task: str) -> bool:
+    state = run.machine.state.tasks.get(task)
+    return state is not None and state.deterministic
 
 
 def _quick(value: Any) -> bool:
