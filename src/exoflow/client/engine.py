@@ -276,8 +276,8 @@ class Engine:
         """Go on with a workflow that stopped: after a crash, or FAILED, BLOCKED, or IN_DOUBT. Finished work is kept.
 
         Args:
-            outcomes: for tasks in doubt, what a person found out: ``{"charge": True}`` (it happened), ``False`` (it did not; it runs again),
-                or its output as any other value.
+            outcomes: for tasks in doubt, what a person found out: ``{"charge": True}`` (it happened), ``False`` (it did not: it runs
+                again), or its output as any other value.
             on_code_change: ``"accept"`` goes on although the code of unfinished tasks changed.
         A workflow that SUCCEEDED gives its result. Raises WorkflowNotFoundError, InvalidStateError, CodeChangedError.
         """

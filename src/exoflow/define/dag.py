@@ -65,6 +65,7 @@ class InputNode:
     """Stands for the arguments of ``run``: ``InputNode()`` is the only one, ``inp[0]`` the first, ``inp["x"]`` or ``inp.x`` the keyword."""
 
     __slots__ = ("_key",)
+    _key: int | str | None
 
     def __init__(self, _key: int | str | None = None) -> None:
         object.__setattr__(self, "_key", _key)

@@ -101,14 +101,8 @@ class TaskOptions:
             _require(
                 _is_number(self.timeout) and 0 < self.timeout <= _SECONDS_MAX, "timeout", "a finite number > 0 (seconds)", self.timeout
             )
-        classes = self.retry_on if isinstance(self.retry_on, tuple) else (self.retry_on,)
-        for each in classes:
-            _require(
-                isinstance(given["retry_on"], (type, tuple)) and inspect.isclass(each) and issubclass(each, BaseException),
-                "retry_on",
-                "exception classes",
-                each,
-            )
+        for each in given["retry_on"] if isinstance(given["retry_on"], tuple) else (given["retry_on"],):
+            _require(isinstance(each, type) and issubclass(each, BaseException), "retry_on", "exception classes", each)
         _require(given["executor"] is None or isinstance(given["executor"], str), "executor", "the name of an executor", self.executor)
 
     def _check_annotations(self) -> None:
@@ -152,8 +146,9 @@ class TaskOptions:
                 optional = parameter.default is not parameter.empty or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
                 if parameter.name not in theirs and not optional:
                     label = getattr(undo, "__name__", repr(undo))
+                    has = ", ".join(sorted(theirs))
                     raise InvalidOptionError(
-                        message=f"{role} '{label}' takes '{parameter.name}', which task '{name}' does not have (it has {', '.join(sorted(theirs))})"
+                        message=f"{role} '{label}' takes '{parameter.name}', which task '{name}' does not have (it has {has})"
                     )
 
     def annotations(self) -> Annotations:
