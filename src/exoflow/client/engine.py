@@ -237,7 +237,8 @@ class Engine:
         future = WorkflowFuture(head.workflow_id)
 
         def look() -> None:
-            if future.cancelled() or self._loop.closed:
+            if self._loop.closed:
+                future.set_exception(ClosedError(what="the engine"))
                 return
             try:
                 now = self._head(head.workflow_id)
@@ -498,8 +499,6 @@ def _plain(plan: Plan, name: str) -> tuple[Any, ...]:
 
 
 def _copy_result(done: Any, future: WorkflowFuture) -> None:
-    if future.cancelled():
-        return
     error = done.exception()
     if error is not None:
         future.set_exception(error)

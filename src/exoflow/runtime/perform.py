@@ -193,7 +193,7 @@ def _finished(loop: Loop, run: Run, command: cmd.Run, call: Call, lane: Lane, st
     elif isinstance(outcome, Stopped):
         event = ev.TaskStopped(task=task, attempt=attempt)
     elif isinstance(outcome, InputsLost):
-        event = ev.InputsLost(task=task, attempt=attempt, spoiled=outcome.tasks)
+        event = ev.InputsLost(task=task, attempt=attempt, lost=outcome.tasks, spoiled=outcome.tasks)
     else:
         if isinstance(outcome, Raised) and outcome.error is not None:
             run.errors[task] = outcome.error
@@ -276,7 +276,7 @@ def undo(loop: Loop, run: Run, command: cmd.Undo) -> None:
         if isinstance(outcome, Returned):
             return ev.UndoSucceeded(task=task, attempt=attempt)
         if isinstance(outcome, InputsLost):
-            return ev.InputsLost(task=task, attempt=attempt, spoiled=outcome.tasks)
+            return ev.InputsLost(task=task, attempt=attempt, lost=outcome.tasks, spoiled=outcome.tasks)
         failure = _failure(outcome) if isinstance(outcome, (Raised, Died)) else Failure(kind="died", types=(), text="stopped")
         return ev.UndoFailed(task=task, attempt=attempt, failure=failure, chance=loop.clock.chance())
 

@@ -18,12 +18,13 @@ class WorkflowFuture(Future[Any]):
     """The result of a workflow that runs: usable from threads (``result()``) and with ``await``. ``name`` is the workflow's id.
 
     It ends with the result, or with WorkflowFailed (TaskFailed, WorkflowCancelledError, WorkflowInDoubtError, WorkflowBlockedError).
-    Cancelling it only stops the waiting; ``exoflow.cancel(name)`` cancels the workflow.
+    It cannot be cancelled; ``exoflow.cancel(name)`` cancels the workflow.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
+        self.set_running_or_notify_cancel()
 
     def __await__(self) -> Generator[Any, None, Any]:
         return asyncio.wrap_future(self).__await__()
