@@ -9,7 +9,7 @@ import os
 import secrets
 import stat
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -140,6 +140,14 @@ def test_large_blobs_are_hashed_by_threads_and_in_chunks(blobs: FileBlobs, monke
     assert bytes(blobs.open(name)) == data
 
 
+@pytest.mark.parametrize("size", [1000, (1 << 20) + 1])
+def test_reads_and_writes_that_stop_short_are_continued(blobs: FileBlobs, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    read, write, data = os.preadv, os.write, os.urandom(size)
+    monkeypatch.setattr(os, "preadv", lambda fd, views, at: read(fd, [views[0][: size // 3]], at))
+    monkeypatch.setattr(os, "write", lambda fd, view: write(fd, view[: size // 3]))
+    assert bytes(blobs.open(blobs.put([data]))) == data
+
+
 def test_putting_and_opening_do_not_hold_the_blob_in_memory(blobs: FileBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CHUNK", 1 << 18)
     piece = bytes(1 << 18)
@@ -218,11 +226,14 @@ def test_a_temporary_file_that_was_tidied_away_before_it_was_locked_is_made_agai
     assert tidied
 
 
-def test_a_link_in_place_of_a_temporary_file_is_not_followed(blobs: FileBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("make", [lambda path, victim: path.symlink_to(victim), lambda path, victim: path.hardlink_to(victim)])
+def test_what_is_in_the_place_of_a_temporary_file_is_not_written_to(
+    blobs: FileBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path, Path], None]
+) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     monkeypatch.setattr(secrets, "token_hex", lambda _: "guessed")
-    (blobs.directory / "tmp-guessed").symlink_to(victim)
+    make(blobs.directory / "tmp-guessed", victim)
     with pytest.raises(StoreUnavailable):
         blobs.put([b"evil"])
     assert victim.read_bytes() == b"precious"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import random
@@ -126,6 +127,22 @@ def test_a_newer_schema_is_refused(path: Path) -> None:
     db.pragma("user_version", 99)
     db.close()
     assert "schema 99 is newer than this program's (1); upgrade" in refusal(path)
+
+
+def test_a_header_that_turns_page_checksums_off_is_damage(path: Path) -> None:
+    SqliteStore(path).close()
+    with path.open("r+b") as file:
+        file.seek(20)
+        file.write(b"\0")
+    with pytest.raises(StoreCorruptError, match="header"):
+        SqliteStore(path)
+
+
+def test_the_rest_of_the_process_keeps_its_sqlite(path: Path) -> None:
+    SqliteStore(path).close()
+    db = apsw.Connection(str(path.with_name("other.db")))
+    assert db.vfsname("main") == "unix"
+    db.close()
 
 
 def test_creation_goes_on_where_a_crash_stopped_it(path: Path) -> None:
@@ -385,15 +402,20 @@ class Faulty(apsw.VFS):
 
     def __init__(self) -> None:
         super().__init__("faulty", "cksmvfs")
+        self.done: list[str] = []
         self.arm("", 0, 0)
 
-    def arm(self, operation: str, left: int, code: int) -> None:
-        self.operation, self.left, self.code, self.failed = operation, left, code, False
+    def arm(self, operation: str, left: int, code: int, errno: int = 0) -> None:
+        self.operation, self.left, self.code, self.errno, self.failed = operation, left, code, errno, False
+
+    def xGetLastError(self) -> tuple[int, str]:
+        return self.errno, os.strerror(self.errno)
 
     def xOpen(self, name: apsw.URIFilename | str | None, flags: list[int]) -> FaultyFile:
         return FaultyFile(self, name, flags)
 
     def hit(self, operation: str) -> None:
+        self.done.append(operation)
         if operation == self.operation:
             self.left -= 1
             if self.left < 0 and not self.failed:
@@ -482,8 +504,10 @@ def test_a_disk_that_fails_at_any_moment(tmp_path: Path, faulty: Faulty, operati
         for call in (lambda: store.commit([appending("a", b"more")]), lambda: store.head("a"), store.owners):
             with pytest.raises(StoreUnavailable, match="open it again"):
                 call()
+        faulty.done.clear()
         store.close()
         store.close()
+        assert not {"write", "sync"} & set(faulty.done)  # a second flush would say that all is well
         store = SqliteStore(tmp_path / f"{left}.db")
         journals = [bodies_of(store, each) for each in "ab"]
         assert journals[0] == journals[1]
@@ -492,6 +516,21 @@ def test_a_disk_that_fails_at_any_moment(tmp_path: Path, faulty: Faulty, operati
         store.close()
     assert faulty.failed is False
     assert hits > 3
+
+
+def test_no_room_is_told_from_broken_by_the_reason_of_the_system(path: Path, faulty: Faulty) -> None:
+    """A quota that a write meets can be lifted. One that a flush meets has cost data already."""
+    store = SqliteStore(path)
+    store.commit([creation("w")])
+    faulty.arm("write", 0, apsw.SQLITE_IOERR_WRITE, errno.EDQUOT)
+    with pytest.raises(StorageFullError):
+        store.commit([appending("w", b"1")])
+    assert store.commit([appending("w", b"2")]) == ["applied"]
+    faulty.arm("sync", 0, apsw.SQLITE_IOERR_FSYNC, errno.EDQUOT)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            store.commit([appending("w", b"3")])
+    store.close()
 
 
 def test_a_disk_that_cannot_be_read(path: Path, faulty: Faulty) -> None:
@@ -605,6 +644,24 @@ def test_text_that_is_no_text_is_refused_whole(store: SqliteStore) -> None:
         store.commit([creation("w", b"1", note="half a pair: \ud800")])
     assert store.heads() == []
     assert store.commit([creation("w", b"1")]) == ["applied"]
+
+
+@pytest.mark.slow
+def test_opening_twice_in_one_process_keeps_the_locks_of_the_first(path: Path) -> None:
+    """Closing any descriptor of a file drops all locks that the process has on it. Slow because it starts a process."""
+    first = SqliteStore(path)
+    SqliteStore(path).close()
+    program = """
+import fcntl
+try:
+    fcntl.lockf(open(sys.argv[1], "r+b"), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    print("free")
+except BlockingIOError:
+    print("locked")
+"""
+    answer, _ = child(program, path).communicate()
+    assert answer == "locked\n"
+    first.close()
 
 
 @pytest.mark.slow

@@ -130,8 +130,7 @@ class FileBlobs:
 
     def put(self, pieces: Iterable[Bytes]) -> str:
         """Store the concatenation of ``pieces`` and return its name, durable."""
-        if self._failed:
-            raise StoreUnavailable(store=str(self.directory), reason=self._failed)
+        self._refuse_after_failure()
         with self._faults():
             fd, temp = self._files.open_temp(self.directory)
             try:
@@ -145,12 +144,17 @@ class FileBlobs:
                     self._files.rename(temp, target)
                 # Also for a blob that was there: whoever wrote it may not have come to this line yet.
                 self._flushing(lambda: self._files.flush_folder(target.parent))
+                self._refuse_after_failure()  # of another thread meanwhile: the system tells only one of two that flush one folder
                 return name
             except BaseException:
                 self._files.unlink(temp)
                 raise
             finally:
                 os.close(fd)
+
+    def _refuse_after_failure(self) -> None:
+        if self._failed:
+            raise StoreUnavailable(store=str(self.directory), reason=self._failed)
 
     def _spool(self, fd: int, pieces: Iterable[Bytes]) -> tuple[str, int]:
         hasher, size = blake3(max_threads=1), 0
@@ -226,12 +230,17 @@ class FileBlobs:
 
 
 def _digest(fd: int, size: int, buffer: bytearray) -> str:
-    """The name that the content should have. Read, not mapped: a bad sector is then an error and not a signal that kills the process."""
+    """The name that the content should have; ``buffer`` then holds its last piece (all of it, if it fits).
+
+    Read, not mapped: a bad sector is then an error, and not a signal that kills the process.
+    """
     hasher = blake3(max_threads=_THREADS if size >= _THREADS_FROM else 1)
-    view, at = memoryview(buffer), 0
-    while at < size and (count := os.preadv(fd, [view[: size - at]], at)):
-        hasher.update(view[:count])
-        at += count
+    for at in range(0, size, len(buffer) or 1):
+        piece = memoryview(buffer)[: size - at]
+        filled = 0
+        while filled < len(piece) and (count := os.preadv(fd, [piece[filled:]], at + filled)):
+            filled += count
+        hasher.update(piece[:filled])
     return hasher.hexdigest(DIGEST_BYTES)
 
 

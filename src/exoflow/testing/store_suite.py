@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import array
 import os
+import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -232,7 +233,7 @@ class StoreSuite:
         assert store.entries("w00000") == [Entry(2, b"next")]
         store.commit([appending("w00001", *(b"%d" % number for number in range(count)))])
         assert bodies_of(store, "w00001", retired=True) == [b"w00001", b"next"] + [b"%d" % number for number in range(count)]
-        large = os.urandom(5_000_000)
+        large = random.Random(1).randbytes(5_000_000)
         store.commit([Write(workflow_id="w00002", epoch=1, entries=((large, large), (b"after", None)))])
         assert store.entries("w00002")[1:] == [Entry(3, large, large), Entry(4, b"after")]
 
@@ -445,7 +446,7 @@ class StoreSuite:
 
     @pytest.mark.parametrize("size", [0, 1, 63, 64, 4096, 1_000_000, 3_000_001])
     def test_blobs_of_many_sizes(self, store: Store, size: int) -> None:
-        data = os.urandom(size)
+        data = random.Random(1).randbytes(size)
         name = store.blobs.put([data[:10], data[10:]])
         view = store.blobs.open(name)
         assert bytes(view) == data
@@ -455,7 +456,7 @@ class StoreSuite:
         assert bytes(store.blobs.open(name)) == data
 
     def test_a_view_outlives_its_blob(self, store: Store) -> None:
-        data = os.urandom(2_000_000)
+        data = random.Random(1).randbytes(2_000_000)
         name, kept = store.blobs.put([data]), store.blobs.put([b"kept"])
         view = store.blobs.open(name)
         store.blobs.delete(iter([name, name, "0" * 32, "no name"]))
@@ -476,7 +477,7 @@ class StoreSuite:
 
     @pytest.mark.parametrize("size", [1, 100, 2_000_000])
     def test_a_damaged_blob_is_never_returned_and_can_be_repaired(self, store: Store, size: int) -> None:
-        data = os.urandom(size)
+        data = random.Random(1).randbytes(size)
         name = store.blobs.put([data])
         self.damage_blob(store, name)
         with pytest.raises(ValueError, match=name):
