@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import time
@@ -10,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
+
+import msgspec
 
 from exoflow import codec, settings, wiring
 from exoflow.client.report import WorkflowReport, report, story
@@ -54,6 +57,7 @@ Mode = Literal["strict", "auto"]
 OnExisting = Literal["attach", "fail"]
 OnFailure = Literal["keep", "rollback"]
 
+_log = logging.getLogger("exoflow")
 _LOOK_AGAIN_S = 0.05
 """How often a workflow that another process drives is looked at."""
 
@@ -137,14 +141,12 @@ class Engine:
         given = name if name is not None else workflow_id
         workflow = check_id(given) if given is not None else f"wf-{new_id()}"
         plan = self._plan(dag, args, kwargs)
-        findings = checks.check(plan.graph)
-        if findings:
-            graph, chosen = checks.repair(plan.graph) if mode == "auto" else (plan.graph, ())
-            if not chosen:
-                raise UnsafeWorkflowError(findings=findings)
-            plan = Plan(graph, plan.calls, plan.code, plan.main, plan.auto)
+        plan, turned_on = _made_safe(plan, mode)
+        if turned_on:
+            _log.warning("workflow %s: mode='auto' turned checkpoint on for %s", workflow, ", ".join(turned_on))
         try:
             run = self._submit(workflow, plan, auto=mode == "auto", undo_on_failure=on_failure == "rollback")
+            run.future.turned_on = turned_on
             if given is not None or wait_accepted:
                 run.accepted.result()
             return run.future
@@ -475,6 +477,17 @@ def _root(dag: Dag, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Node
             message=f"run() takes a DAG (task.bind(...)), a workflow or a task, got {type(dag).__name__} ({dag!r:.60})"
         )
     return dag, args, kwargs
+
+
+def _made_safe(plan: Plan, mode: Mode) -> tuple[Plan, tuple[str, ...]]:
+    """``plan``, if no crash can break it; in auto mode with the missing checkpoints on, and for which tasks. Raises UnsafeWorkflowError."""
+    findings = checks.check(plan.graph)
+    if not findings:
+        return plan, ()
+    graph, turned_on = checks.repair(plan.graph) if mode == "auto" else (plan.graph, ())
+    if not turned_on:
+        raise UnsafeWorkflowError(findings=findings)
+    return msgspec.structs.replace(plan, graph=graph), turned_on
 
 
 def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from exoflow import codec
+from exoflow.core import checks
 from exoflow.core.spec.graph import Graph, TaskSpec, ordered
 from exoflow.define import registry
 from exoflow.define.dag import InputNode, Node, Slot, nodes_in, substitute
@@ -34,13 +35,12 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
 
 class Plan(msgspec.Struct, frozen=True, array_like=True):
     """A DAG, ready to be saved. ``calls`` by task id; ``code`` holds each function's fingerprint by task name; ``main`` is the script that
-    ``__main__`` stands for; ``auto`` names the tasks that left their checkpoint to the planner."""
+    ``__main__`` stands for."""
 
     graph: Graph
     calls: dict[str, Call]
     code: dict[str, str]
     main: str | None = None
-    auto: tuple[str, ...] = ()
 
     def meaning(self) -> str:
         """Fingerprint of the definition and the arguments, without the code."""
@@ -50,8 +50,11 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
         return codec.fingerprint((msgspec.msgpack.encode(self.graph), calls))
 
 
-def make_plan(root: Node, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, *, durable: bool = False) -> Plan:
-    """The plan of everything that leads to ``root``, with the inputs put in.
+def make_plan(
+    root: Node, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, *, durable: bool = False, whole: bool = True
+) -> Plan:
+    """The plan of everything that leads to ``root``, with the inputs put in. Of the tasks that left their checkpoint open (``"auto"``), those
+    are saved that the commit rule needs; if this is not the ``whole`` workflow, those that it could need.
 
     Raises CycleError, DuplicateTaskNameError, SignatureError, and, if ``durable``, UnresumableTaskError.
     """
@@ -100,7 +103,16 @@ def make_plan(root: Node, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | N
     if (args or kwargs) and not used_inputs:
         raise ForeignNodeError(message="run() was given arguments, but the DAG has no InputNode to take them")
     main = getattr(sys.modules.get("__main__"), "__file__", None)
-    return Plan(ordered(specs, names[root]), calls, code, main, tuple(auto))
+    graph = ordered(specs, names[root])
+    if auto:
+        graph = _decide(graph, auto, whole=whole)
+    return Plan(graph, calls, code, main)
+
+
+def _decide(graph: Graph, auto: list[str], *, whole: bool) -> Graph:
+    if whole:
+        return checks.repair(graph, only=auto)[0]
+    return checks.with_checkpoints(graph, [spec.id for spec in graph.tasks if spec.id in auto and not spec.annotations.deterministic])
 
 
 def _require_importable(bound: Task[..., Any]) -> None:
@@ -198,11 +210,11 @@ def find_dag(output: Any) -> Plan | None:
     """The plan of the DAG that a task returned, or None if it returned a plain value. A DAG is a node, or a list, tuple or dict that
     directly holds one."""
     if isinstance(output, Node):
-        return make_plan(output)
+        return make_plan(output, whole=False)
     if type(output) in (list, tuple, dict) and any(
         isinstance(item, Node) for item in (output.values() if isinstance(output, dict) else output)
     ):
-        return make_plan(as_node(output))
+        return make_plan(as_node(output), whole=False)
     return None
 
 

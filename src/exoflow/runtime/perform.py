@@ -50,7 +50,7 @@ _FINAL = ("ResultNotSerializableError", "ArgumentNotSerializableError", "Unresum
 
 def append(loop: Loop, run: Run, command: cmd.Append) -> None:
     entries = []
-    create = False
+    create = resumed = False
     for record in command.records:
         payload = None
         seq = run.next_seq
@@ -61,12 +61,14 @@ def append(loop: Loop, run: Run, command: cmd.Append) -> None:
         elif isinstance(record, journal.WorkflowBegan):
             payload = run.payloads.pop(("", 0), None)
             create = True
+        elif isinstance(record, journal.WorkflowResumed):
+            resumed = True
         entries.append((journal.encode(record), payload))
     write = Write(
         workflow_id=run.workflow_id,
         epoch=run.epoch,
         entries=tuple(entries),
-        head=_head(loop, run, command.status) if create or command.status.ended else None,
+        head=_head(loop, run, command.status) if create or resumed or command.status.ended else None,
         create=create,
     )
     loop.committer.put(write, partial(_answered, loop, run, command.ticket))

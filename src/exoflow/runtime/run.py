@@ -18,12 +18,14 @@ class WorkflowFuture(Future[Any]):
     """The result of a workflow that runs: usable from threads (``result()``) and with ``await``. ``name`` is the workflow's id.
 
     It ends with the result, or with WorkflowFailed (TaskFailed, WorkflowCancelledError, WorkflowInDoubtError, WorkflowBlockedError).
-    It cannot be cancelled; ``exoflow.cancel(name)`` cancels the workflow.
+    It cannot be cancelled; ``exoflow.cancel(name)`` cancels the workflow. ``turned_on`` names the tasks whose checkpoint ``mode="auto"``
+    turned on.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
+        self.turned_on: tuple[str, ...] = ()
         self.set_running_or_notify_cancel()
 
     def __await__(self) -> Generator[Any, None, Any]:
