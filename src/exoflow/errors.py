@@ -150,7 +150,7 @@ class ForkedHandleError(UsageError, RuntimeError):
     """An engine or store was used in a process forked from the one that opened it."""
 
     code = "forked_handle"
-    template = "{what} was opened in process {opened_in} and used after a fork in process {used_in}; open a new one there"
+    template = "{what} was opened in process {opened_in} and used in {used_in}, a fork of it; fork first and open then, or start a new process"
 
 
 class WorkflowNotFoundError(UsageError, LookupError):

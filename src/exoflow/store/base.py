@@ -11,10 +11,11 @@ entries). It never looks inside an entry and never decides anything. The promise
    returns them in that order.
 4. **Honest.** What is returned passed its digest, or :class:`~exoflow.errors.StoreCorruptError` is raised (heads and entry bodies;
    the payload of an entry is the caller's to check, because a damaged payload is a loss that can be repaired).
-5. **Thread-safe.** Any method may be called from any thread. After :meth:`Store.close` every method raises
-   :class:`~exoflow.errors.ClosedError`; after a fork, :class:`~exoflow.errors.ForkedHandleError`.
+5. **Thread-safe.** Any method may be called from any thread. After :meth:`Store.close` every method (blobs aside: views of them outlive
+   the store) raises :class:`~exoflow.errors.ClosedError`; after a fork, :class:`~exoflow.errors.ForkedHandleError`.
 
-Errors raised: StoreUnavailable, StorageFullError, StoreCorruptError, ClosedError, ForkedHandleError. After any of them, nothing of the
+Errors raised: StoreUnavailable, StorageFullError, StoreCorruptError, ClosedError, ForkedHandleError; for a ``create`` whose id or head is
+malformed InvalidIdError, InvalidOptionError. After any of them, nothing of the
 call was applied, or (StoreUnavailable only) it is unknown; fencing and the journal's order make a second try safe to refuse.
 
 ``testing/store_suite.py`` is this page as tests: a new store inherits it and sets one fixture.
