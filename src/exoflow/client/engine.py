@@ -23,7 +23,7 @@ from exoflow.core.machine import Machine
 from exoflow.core.spec.ids import check_id
 from exoflow.core.state import Status
 from exoflow.define.dag import Node
-from exoflow.define.plan import Plan, encode_plan, make_plan
+from exoflow.define.plan import Plan, encode_plan, graph_of, make_plan
 from exoflow.define.task import Task
 from exoflow.define.workflow import Workflow
 from exoflow.errors import (
@@ -463,7 +463,7 @@ def check(dag: Dag, *args: Any, **kwargs: Any) -> list[Finding]:
     """What could break exactly-once if a crash came at the wrong moment: code, task, the path from the nondeterministic ancestor, and the
     cheapest repair, tried and found to work. Empty for a safe DAG. Needs no engine and writes nothing."""
     if isinstance(dag, Node) and not args and not kwargs:
-        return checks.check(make_plan(dag).graph)
+        return checks.check(graph_of(dag))
     root, inputs, named = _root(dag, args, kwargs)
     return checks.check(make_plan(root, inputs, named).graph)
 

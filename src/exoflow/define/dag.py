@@ -22,6 +22,11 @@ class Node:
         self.label = label or task.task_options.name or task.label
         self.after: tuple[Node, ...] = ()
 
+    def relabelled(self, label: str) -> Self:
+        """The same node, with another base for its automatic name."""
+        self.label = label
+        return self
+
     def __rshift__(self, later: Node) -> Node:
         """``a >> b``: b starts only when a has finished. Returns b."""
         if not isinstance(later, Node):
@@ -94,14 +99,16 @@ class InputNode:
     def __repr__(self) -> str:
         return "InputNode()" if self._key is None else f"InputNode()[{self._key!r}]"
 
-    def value(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What it stands for. Raises SignatureError if ``run`` was not given that."""
+    def value(self, args: tuple[Any, ...], kwargs: dict[str, Any], used: set[int | str]) -> Any:
+        """What it stands for; its place or keyword is added to ``used``. Raises SignatureError if ``run`` was not given that."""
         key = self._key
         if key is None and len(args) == 1 and not kwargs:
-            return args[0]
+            key = 0
         if isinstance(key, int) and -len(args) <= key < len(args):
+            used.add(key % len(args))
             return args[key]
         if isinstance(key, str) and key in kwargs:
+            used.add(key)
             return kwargs[key]
         given = f"{len(args)} positional and {sorted(kwargs)}"
         raise SignatureError(
@@ -123,28 +130,54 @@ class Slot:
 
 def substitute(value: Any, replace: Callable[[Any], Any], kinds: tuple[type, ...]) -> Any:
     """``value`` with each instance of ``kinds`` in it replaced, however deep in lists, tuples, dicts and dataclasses. What holds none is
-    returned as it is, not copied."""
+    returned as it is, not copied; what is held twice is replaced once. Raises RecursionError if it is nested too deeply."""
+    return _substitute(value, replace, kinds, {})
+
+
+def _substitute(value: Any, replace: Callable[[Any], Any], kinds: tuple[type, ...], made: dict[int, Any]) -> Any:
+    """``made`` holds what has become of each container, by id; of one whose inside is being visited, the container itself."""
     if isinstance(value, kinds):
         return replace(value)
+    items = _held(value)
+    if items is None:
+        return value
+    known = made.setdefault(id(value), made)
+    if known is not made:
+        return known
+    made[id(value)] = value
+    new = [_substitute(item, replace, kinds, made) for item in items]
+    if not all(map(_is, new, items)):
+        made[id(value)] = _with(value, new)
+    return made[id(value)]
+
+
+def _held(value: Any) -> list[Any] | None:
+    """What is in a container that may hold a node; None if it is no such container."""
     cls = type(value)
     if cls is list or cls is tuple:
-        if not any(map(_may_hold, value)):
-            return value
-        made = [substitute(item, replace, kinds) for item in value]
-        return value if all(map(_is, made, value)) else cls(made)
+        items = list(value)
+    elif cls is dict:
+        items = list(value.values())
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):  # a named tuple
+        items = list(value)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        items = [getattr(value, field.name) for field in dataclasses.fields(value) if field.init]
+    else:
+        return None
+    return items if any(map(_may_hold, items)) else None
+
+
+def _with(value: Any, items: list[Any]) -> Any:
+    """A container like ``value`` that holds ``items`` instead."""
+    cls = type(value)
+    if cls is list or cls is tuple:
+        return cls(items)
     if cls is dict:
-        if not any(map(_may_hold, value.values())):
-            return value
-        changed = {key: substitute(item, replace, kinds) for key, item in value.items()}
-        return value if all(changed[key] is item for key, item in value.items()) else changed
-    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a named tuple
-        made = [substitute(item, replace, kinds) for item in value]
-        return value if all(map(_is, made, value)) else cls(*made)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
-        changed = {name: substitute(item, replace, kinds) for name, item in fields.items()}
-        return value if all(changed[name] is item for name, item in fields.items()) else dataclasses.replace(value, **changed)
-    return value
+        return dict(zip(value, items, strict=True))
+    if isinstance(value, tuple):
+        return cls(*items)
+    names = [field.name for field in dataclasses.fields(value) if field.init]
+    return dataclasses.replace(value, **dict(zip(names, items, strict=True)))
 
 
 _LEAVES = frozenset({int, float, str, bytes, bool, type(None), complex})

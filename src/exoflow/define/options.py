@@ -135,7 +135,10 @@ class TaskOptions:
                 )
 
     def check_function(self, name: str, function: Callable[..., Any]) -> None:
-        """Rollback and on_unknown must be callable with parameters of the task. Raises InvalidOptionError."""
+        """The executor must be one for such a function; rollback and on_unknown must be callable with its parameters. Raises
+        InvalidOptionError."""
+        if self.executor == "loop" and not inspect.iscoroutinefunction(function):
+            raise InvalidOptionError(message=f"executor='loop' is for 'async def', which task '{name}' is not; use 'thread'")
         for role, undo in (("rollback", self.rollback), ("on_unknown", self.on_unknown if callable(self.on_unknown) else None)):
             if undo is None:
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -16,7 +16,14 @@ from exoflow.define import registry
 from exoflow.define.dag import InputNode, Node, Slot, nodes_in, substitute
 from exoflow.define.options import TaskOptions
 from exoflow.define.task import Task, task
-from exoflow.errors import ArgumentNotSerializableError, DuplicateTaskNameError, ForeignNodeError, UnresumableTaskError
+from exoflow.errors import (
+    ArgumentNotSerializableError,
+    DuplicateRegistrationError,
+    DuplicateTaskNameError,
+    ForeignNodeError,
+    SignatureError,
+    UnresumableTaskError,
+)
 
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 
@@ -35,12 +42,13 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
 
 class Plan(msgspec.Struct, frozen=True, array_like=True):
     """A DAG, ready to be saved. ``calls`` by task id; ``code`` holds each function's fingerprint by task name; ``main`` is the script that
-    ``__main__`` stands for."""
+    ``__main__`` stands for; ``homes`` holds the module of each task whose name does not say it."""
 
     graph: Graph
     calls: dict[str, Call]
     code: dict[str, str]
     main: str | None = None
+    homes: dict[str, str] = {}
 
     def meaning(self) -> str:
         """Fingerprint of the definition and the arguments, without the code."""
@@ -53,36 +61,51 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
 def make_plan(
     root: Node, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, *, durable: bool = False, whole: bool = True
 ) -> Plan:
-    """The plan of everything that leads to ``root``, with the inputs put in. Of the tasks that left their checkpoint open (``"auto"``), those
-    are saved that the commit rule needs; if this is not the ``whole`` workflow, those that it could need.
+    """The plan of everything that leads to ``root``, with the inputs put in. Of the tasks that left their checkpoint open (``"auto"``),
+    those are saved that the commit rule needs; if this is not the ``whole`` workflow, those that it could need.
 
-    Raises CycleError, DuplicateTaskNameError, SignatureError, and, if ``durable``, UnresumableTaskError.
+    Raises CycleError, DuplicateTaskNameError, SignatureError, ForeignNodeError, DuplicateRegistrationError, and, if ``durable``,
+    UnresumableTaskError.
     """
+    named = kwargs or {}
+    used: set[int | str] = set()
+    plan = _plan(root, lambda inp: inp.value(args, named, used), durable=durable, whole=whole)
+    extra = [f"argument {place}" for place in range(len(args)) if place not in used] + [repr(key) for key in named if key not in used]
+    if extra:
+        has = "no other InputNode" if used else "no InputNode"
+        raise SignatureError(message=f"run() was given {', '.join(extra)}, which the DAG does not use: it has {has}")
+    return plan
+
+
+def graph_of(root: Node) -> Graph:
+    """The graph of everything that leads to ``root``, whatever the inputs will be."""
+    return _plan(root, lambda inp: inp, durable=False, whole=True).graph
+
+
+def _plan(root: Node, fill: Callable[[InputNode], Any], *, durable: bool, whole: bool) -> Plan:
     nodes = _collect(root)
     names = _name(nodes)
-    inputs = (args, kwargs or {})
-    used_inputs = False
-
-    def fill(inp: InputNode) -> Any:
-        nonlocal used_inputs
-        used_inputs = True
-        return inp.value(*inputs)
-
     specs, calls, auto = [], {}, []
     code: dict[str, str] = {}
+    homes: dict[str, str] = {}
     for node in nodes:
         reads: dict[Node, Slot] = {}
 
         def place(found: Node, reads: dict[Node, Slot] = reads) -> Slot:
+            if found not in names:
+                raise ForeignNodeError(message=f"node '{found.label}' was given to run() as an input; pass it to a task's bind() instead")
             return reads.setdefault(found, Slot(len(reads)))
 
         call_args = substitute(substitute(node.args, fill, (InputNode,)), place, (Node,))
         call_kwargs = substitute(substitute(node.kwargs, fill, (InputNode,)), place, (Node,))
         bound, options = node.task, node.task.task_options
         if durable:
-            _require_importable(bound)
+            _require_importable(bound, call_args)
         if bound.key not in code:
             code[bound.key] = codec.code_fingerprint(bound.function)
+            if ":" not in bound.key:
+                homes[bound.key] = registry.home_of(bound.function)
+        _require_registered(bound)
         name = names[node]
         if options.checkpoint == "auto":
             auto.append(name)
@@ -100,13 +123,11 @@ def make_plan(
                 catch=options.catch_exceptions,
             )
         )
-    if (args or kwargs) and not used_inputs:
-        raise ForeignNodeError(message="run() was given arguments, but the DAG has no InputNode to take them")
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     graph = ordered(specs, names[root])
     if auto:
         graph = _decide(graph, auto, whole=whole)
-    return Plan(graph, calls, code, main)
+    return Plan(graph, calls, code, main, homes)
 
 
 def _decide(graph: Graph, auto: list[str], *, whole: bool) -> Graph:
@@ -115,11 +136,21 @@ def _decide(graph: Graph, auto: list[str], *, whole: bool) -> Graph:
     return checks.with_checkpoints(graph, [spec.id for spec in graph.tasks if spec.id in auto and not spec.annotations.deterministic])
 
 
-def _require_importable(bound: Task[..., Any]) -> None:
-    registry.require_importable(bound.key, bound.function)
-    for name in (bound.rollback_key, bound.on_unknown_key):
-        if not registry.importable(name):
-            raise UnresumableTaskError(task=name.partition("#")[0].partition(":")[2], location="its definition")
+def _require_importable(bound: Task[..., Any], args: tuple[Any, ...]) -> None:
+    """That of a task, and of the task that it fans out."""
+    for each in (bound, *(args[:1] if bound is fan_out else ())):
+        registry.require_importable(each.key, each.function)
+        for name in (each.rollback_key, each.on_unknown_key):
+            if not registry.importable(name):
+                raise UnresumableTaskError(task=name.partition("#")[0].partition(":")[2], location="its definition")
+
+
+def _require_registered(bound: Task[..., Any]) -> None:
+    """The function that will be found under the name of a task must be the task's."""
+    found = registry.find(bound.key)
+    if isinstance(found, Task) and not registry.is_same(found.function, bound.function):
+        first, second = registry.location_of(bound.function), registry.location_of(found.function)
+        raise DuplicateRegistrationError(name=bound.key, first=first, second=second)
 
 
 def _executor(bound: Task[..., Any]) -> str:
@@ -137,7 +168,11 @@ def _collect(root: Node) -> list[Node]:
             if node in state:
                 continue
             state[node] = False
-            given = [*nodes_in(node.args), *nodes_in(node.kwargs), *node.after]
+            try:
+                given = [*nodes_in(node.args), *nodes_in(node.kwargs), *node.after]
+            except RecursionError:
+                reason = "it is nested too deeply"
+                raise ArgumentNotSerializableError(task=node.label, path="args", type_name="?", reason=reason) from None
             stack.append((node, given))
             stack += [(up, None) for up in reversed(given) if up not in state]
         else:
@@ -218,9 +253,9 @@ def find_dag(output: Any) -> Plan | None:
     return None
 
 
-def find_task(key: str, changes: dict[str, Any]) -> Task[..., Any]:
+def find_task(key: str, changes: dict[str, Any], home: str = "") -> Task[..., Any]:
     """Unpickling of a Task: by name. Raises UnresumableTaskError if there is none of that name."""
-    found = registry.find(key)
+    found = registry.find(key, home=home)
     if not isinstance(found, Task):
         raise UnresumableTaskError(task=key, location="an unknown place")
     return Task(found.function, TaskOptions.make(found.task_options, changes), key) if changes else found
@@ -235,4 +270,6 @@ def collect(value: Any) -> Any:
 @task(deterministic=True, can_rollback=True, checkpoint=False, executor="inline")
 def fan_out(each: Task[..., Any], items: Iterable[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """``each.map(items, …)``: one task for each item, as a sub-workflow."""
-    return [each.bind(item, *args, **kwargs) for item in items] or collect.bind([])
+    label = each.task_options.name or each.label
+    numbered = each.options(name=None)  # there are many, so a name that was given can only be the base of theirs
+    return [numbered.bind(item, *args, **kwargs).relabelled(label) for item in items] or collect.bind([])

@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import os
 import runpy
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from exoflow import codec
 from exoflow.errors import DuplicateRegistrationError, UnresumableTaskError
 
 _entries: dict[str, tuple[str, Any]] = {}  # name -> (where it is defined, what)
+_troubles: dict[str, str] = {}  # module -> why it could not be imported
 _local = itertools.count(1)
+_importing_main = False
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """``module:qualname``. Functions that no import could find (nested, lambda) get a number, so that two are never mixed up."""
+    """``module:qualname``. Functions that no import could find (nested, lambda, callable objects) get a number that no other function of
+    any process has, so that two are never mixed up."""
     inner = getattr(function, "__func__", function)
     module = getattr(inner, "__module__", None) or type(inner).__module__
-    qualname = getattr(inner, "__qualname__", None) or type(inner).__qualname__
+    qualname = getattr(inner, "__qualname__", None) or f"<{type(inner).__qualname__}>"
     name = f"{'__main__' if module == '__mp_main__' else module}:{qualname}"
-    return f"{name}#{next(_local)}" if "<" in qualname else name
+    return f"{name}#{os.getpid()}.{next(_local)}" if "<" in qualname else name
 
 
 def importable(name: str) -> bool:
@@ -48,30 +53,70 @@ def register(name: str, entry: Any, *, defined_at: str, exclusive: bool = False)
     _entries[name] = (defined_at, entry)
 
 
-def find(name: str, main: str | None = None) -> Any | None:
-    """What ``name`` means, or None. Imports its module if need be (``__main__`` from the script ``main``)."""
+def find(name: str, main: str | None = None, home: str = "") -> Any | None:
+    """What ``name`` means, or None (:func:`trouble` may know more). Imports its module if need be: ``home`` where the name does not say
+    it, ``__main__`` from the script ``main``."""
     if name not in _entries:
-        module = name.partition(":")[0]
+        module = _module(name, home)
         try:
-            if module != "__main__":
+            if module not in ("", "__main__"):
                 importlib.import_module(module)
-            elif main is not None and "__mp_main__" not in sys.modules:
+            elif module and main is not None and "__mp_main__" not in sys.modules and not _is_running(main):
                 _import_main(main)
-        except ImportError:
-            return None
+        except Exception as error:  # a module is code of the user, and may raise anything
+            _troubles[module] = f"{type(error).__name__}: {error}"
     entry = _entries.get(name)
     return entry[1] if entry else None
 
 
+def trouble(name: str, home: str = "") -> str:
+    """Why the module of ``name`` could not be imported; empty if it could."""
+    return _troubles.get(_module(name, home), "")
+
+
+def home_of(function: Callable[..., Any]) -> str:
+    """The module to import for a task whose name does not say it."""
+    module = getattr(function, "__module__", None) or ""
+    return "__main__" if module == "__mp_main__" else module
+
+
+def is_same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    """Whether two functions do the same: one, or the same definition carried out twice (a reload, a notebook cell)."""
+    if one is other:
+        return True
+    plain = all(getattr(f, "__closure__", None) is None and not hasattr(f, "__wrapped__") for f in (one, other))
+    return plain and codec.code_fingerprint(one) == codec.code_fingerprint(other)
+
+
+def importing_main() -> bool:
+    """Whether a script is being imported for its tasks right now: nothing of it must run."""
+    return _importing_main
+
+
+def _module(name: str, home: str) -> str:
+    module, colon, _ = name.partition(":")
+    return module if colon else home
+
+
+def _is_running(script: str) -> bool:
+    """Whether ``script`` is this process's own: then everything that it defines is known, and running it again would do harm."""
+    own = getattr(sys.modules.get("__main__"), "__file__", None)
+    return own is not None and os.path.realpath(own) == os.path.realpath(script)
+
+
 def _import_main(path: str) -> None:
     """Import a script as multiprocessing's spawn does: under a name that does not trigger its ``if __name__ == "__main__"``."""
+    global _importing_main  # noqa: PLW0603 - it is a fact about the process
     module = type(sys)("__mp_main__")
     sys.modules["__mp_main__"] = module
+    _importing_main = True
     try:
         module.__dict__.update(runpy.run_path(path, run_name="__mp_main__"))
-    except OSError as error:
+    except Exception:
         del sys.modules["__mp_main__"]
-        raise ImportError(str(error)) from error
+        raise
+    finally:
+        _importing_main = False
 
 
 def require_importable(name: str, function: Callable[..., Any]) -> None:

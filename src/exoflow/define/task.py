@@ -63,17 +63,21 @@ class Task(Generic[P, R]):
 
     def bind(self, *args: Any, **kwargs: Any) -> Node:
         """A node of a DAG: this task on these arguments, which may be nodes or hold nodes. Raises SignatureError if they do not fit."""
+        self._require_fit(*args, **kwargs)
+        return Node(self, args, kwargs)
+
+    def _require_fit(self, *args: Any, **kwargs: Any) -> None:
         try:
-            _signature(self.function).bind(*args, **kwargs)
+            signature(self.function).bind(*args, **kwargs)
         except TypeError as error:
             raise SignatureError(message=f"task '{self.label}': {error}") from None
-        return Node(self, args, kwargs)
 
     def map(self, items: Any, *args: Any, **kwargs: Any) -> Node:
         """A node whose output is ``[self(item, *args, **kwargs) for item in items]``, one task for each item. ``items`` may be a node
         whose output is known only at run time."""
         from exoflow.define.plan import fan_out
 
+        self._require_fit(None, *args, **kwargs)
         return Node(fan_out, (self, items, args, kwargs), {}, label=self.task_options.name or f"{self.label}_map")
 
     def __repr__(self) -> str:
@@ -85,11 +89,9 @@ class Task(Generic[P, R]):
     def __reduce__(self) -> tuple[Any, ...]:
         from exoflow.define.plan import find_task
 
-        if not registry.importable(self.key):
-            registry.require_importable(self.key, self.function)
         registered = registry.find(self.key)
         changes = {} if registered is None else _difference(registered.task_options, self.task_options)
-        return find_task, (self.key, changes)
+        return find_task, (self.key, changes, registry.home_of(self.function))
 
 
 def _difference(base: TaskOptions, other: TaskOptions) -> dict[str, Any]:
@@ -97,7 +99,8 @@ def _difference(base: TaskOptions, other: TaskOptions) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
+def signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Of a function; kept, because asking takes long."""
     return inspect.signature(function)
 
 

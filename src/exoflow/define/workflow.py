@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from exoflow.define.dag import Node
 from exoflow.define.plan import as_node
-from exoflow.define.task import building
+from exoflow.define.task import building, signature
+from exoflow.errors import InvalidOptionError, SignatureError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,7 +31,11 @@ class Workflow(Generic[P, R]):
         return self.function(*args, **kwargs)
 
     def bind(self, *args: Any, **kwargs: Any) -> Node:
-        """The DAG for these arguments."""
+        """The DAG for these arguments. Raises SignatureError if they do not fit."""
+        try:
+            signature(self.function).bind(*args, **kwargs)
+        except TypeError as error:
+            raise SignatureError(message=f"workflow '{self.function.__qualname__}': {error}") from None
         token = building.set(True)
         try:
             output = self.function(*args, **kwargs)
@@ -42,5 +48,12 @@ class Workflow(Generic[P, R]):
 
 
 def workflow(function: Callable[P, R]) -> Workflow[P, R]:
-    """Make a function a workflow. Inside it, calling a task binds it."""
+    """Make a function a workflow. Inside it, calling a task binds it. Raises InvalidOptionError."""
+    if not inspect.isroutine(function):
+        raise InvalidOptionError(message=f"@exoflow.workflow is for functions, got {function!r:.60}")
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise InvalidOptionError(
+            message=f"@exoflow.workflow '{function.__qualname__}' must be a plain function: it builds the DAG and waits for nothing; "
+            "its tasks may be async"
+        )
     return Workflow(function)
