@@ -95,7 +95,8 @@ def _unwound(state: State) -> bool:
     if state.unwinding is None:
         state.unwinding = deque()
         _expose_orphans(state)
-        return False
+        if state.agenda:
+            return False
     queue = state.unwinding
     while queue and not queue[0].effect:
         queue.popleft()
