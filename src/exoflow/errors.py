@@ -30,7 +30,7 @@ which, why, what next. All of them survive pickling.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class ExoflowError(Exception):
@@ -44,8 +44,14 @@ class ExoflowError(Exception):
         self.fields = fields
         self.__dict__.update(fields)
 
+    @classmethod
+    def retold(cls, text: str) -> Self:
+        """The error as another process, or an earlier life of this one, put it into words; the words are all there is."""
+        return cls(message=text)
+
     def __str__(self) -> str:
-        return self.template.format(**self.fields)
+        is_retold = self.fields.keys() == {"message"}
+        return str(self.fields["message"]) if is_retold else self.template.format(**self.fields)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.fields)
@@ -53,6 +59,13 @@ class ExoflowError(Exception):
 
 def _rebuild(cls: type[ExoflowError], fields: dict[str, Any]) -> ExoflowError:
     return cls(**fields)
+
+
+def named(name: str) -> type[ExoflowError] | None:
+    """The class of this module that ``exoflow.errors.X`` names, or None."""
+    module, _, last = name.rpartition(".")
+    found = globals().get(last) if module == __name__ else None
+    return found if isinstance(found, type) and issubclass(found, ExoflowError) else None
 
 
 # --- your call ---------------------------------------------------------------------------------------------------------------
@@ -150,7 +163,9 @@ class ForkedHandleError(UsageError, RuntimeError):
     """An engine or store was used in a process forked from the one that opened it."""
 
     code = "forked_handle"
-    template = "{what} was opened in process {opened_in} and used in {used_in}, a fork of it; fork first and open then, or start a new process"
+    template = (
+        "{what} was opened in process {opened_in} and used in {used_in}, a fork of it; fork first and open then, or start a new process"
+    )
 
 
 class WorkflowNotFoundError(UsageError, LookupError):
@@ -234,8 +249,11 @@ class UnsafeWorkflowError(CheckFailed, ValueError):
     """Some crash would break exactly-once. ``findings`` say where, by which path, and the cheapest repair."""
 
     code = "unsafe_workflow"
+    findings: Any = ()
 
     def __str__(self) -> str:
+        if "findings" not in self.fields:
+            return super().__str__()
         lines = [f"{len(self.fields['findings'])} task(s) could break exactly-once in a crash:"]
         lines += [f"  {finding}" for finding in self.fields["findings"]]
         lines.append("change the annotations as said, or pass mode='auto' to turn the missing checkpoints on")
@@ -381,12 +399,12 @@ class StoreCorruptError(EnvironmentFault):
 
 
 class CheckpointCorruptError(EnvironmentFault):
-    """A saved output fails its digest and must not be made again, because something committed may rest on it."""
+    """A saved output fails its digest and must not be made again; ``why`` says what rests on it."""
 
     code = "checkpoint_corrupt"
     template = (
-        "the saved output of task '{task}' of workflow '{workflow_id}' fails its digest, and a committing task downstream may have "
-        "used it, so it was not re-run; restore {what} from a backup"
+        "the saved output of task '{task}' of workflow '{workflow_id}' is damaged, and {why}, so it was not made again; "
+        "restore {what} from a backup"
     )
 
 

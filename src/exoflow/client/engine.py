@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -22,6 +22,7 @@ from exoflow.core.checks import Finding
 from exoflow.core.machine import Machine
 from exoflow.core.spec.ids import check_id
 from exoflow.core.state import Status
+from exoflow.define import registry
 from exoflow.define.dag import Node
 from exoflow.define.plan import Plan, encode_plan, graph_of, make_plan
 from exoflow.define.task import Task
@@ -29,10 +30,10 @@ from exoflow.define.workflow import Workflow
 from exoflow.errors import (
     ClosedError,
     ExoflowError,
-    Fenced,
     ForkedHandleError,
     InvalidOptionError,
     InvalidStateError,
+    LeaseLost,
     SelfWaitError,
     TaskNotFoundError,
     UnsafeWorkflowError,
@@ -45,10 +46,10 @@ from exoflow.runtime.clock import Clock, SystemClock
 from exoflow.runtime.commit import GroupCommitter
 from exoflow.runtime.loop import Loop
 from exoflow.runtime.ownership import Owner, new_id
-from exoflow.runtime.perform import failure_of, settle_doubt
-from exoflow.runtime.recover import OnCodeChange, check_code, load, read_plan, read_records
+from exoflow.runtime.perform import failure_of, result_of, settle_doubt
+from exoflow.runtime.recover import OnCodeChange, check_code, load, read_end, read_plan, read_records
 from exoflow.runtime.run import Run, WorkflowFuture
-from exoflow.runtime.values import Saved, Values, decode, fetch, store_bytes
+from exoflow.runtime.values import Saved, Values, store_bytes
 from exoflow.store.base import Head, Store
 from exoflow.worker.context import inside_task, inside_worker
 
@@ -134,6 +135,12 @@ class Engine:
                 nobody could ask for the outcome again.
         """
         self._guard()
+        inside = inside_task()
+        if inside is not None:
+            raise WrongContextError(
+                message=f"run() was called inside task '{inside.task_id}' of workflow '{inside.workflow_id}', where nothing would record "
+                "that it was; return the DAG from the task instead: it becomes a sub-workflow"
+            )
         _one_of("mode", mode, ("strict", "auto"))
         _one_of("on_existing", on_existing, ("attach", "fail"))
         _one_of("on_failure", on_failure, ("keep", "rollback"))
@@ -156,8 +163,7 @@ class Engine:
     def _plan(self, dag: Dag, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
         root, inputs, named = _root(dag, args, kwargs)
         plan = make_plan(root, inputs, named, durable=self.store.durable)
-        if len(plan.calls) > self.settings.tasks_max:
-            raise InvalidOptionError(message=f"the DAG has {len(plan.calls)} tasks; the limit is {self.settings.tasks_max} (tasks_max)")
+        self._loop.require_runnable(plan, durable=self.store.durable)
         return plan
 
     def _submit(self, name: str, plan: Plan, *, auto: bool, undo_on_failure: bool) -> Run:
@@ -212,13 +218,16 @@ class Engine:
                 return self._watch(head, on_code_change)
             head = self._head(name)
 
-    def _take_over(self, head: Head, on_code_change: OnCodeChange, *, resumed: bool = False) -> Run | None:
-        """Drive a workflow whose owner is dead, or that has ended and is resumed. None if somebody else was quicker."""
+    def _take_over(self, head: Head, on_code_change: OnCodeChange, *, resumed: bool = False, tasks: Iterable[str] = ()) -> Run | None:
+        """Drive a workflow whose owner is dead, or that has ended and is resumed; ``tasks`` must exist. None if another was quicker."""
         with self._taking:
             if self._loop.runs.get(head.workflow_id) is not None or not (resumed or self._owner.is_dead(head.owner)):
                 return None
             self._owner.start()
             run = load(self.store, head, head.epoch + 1)
+            for task in tasks:
+                if task not in run.machine.state.tasks:
+                    raise TaskNotFoundError(workflow_id=head.workflow_id, what="task", task=task, hint="")
             commands = run.machine.handle(ev.Recovered(resumed=resumed))
             check_code(run, on_code_change)
             if self.store.claim(head.workflow_id, epoch=head.epoch, owner=self._owner.id) is None:
@@ -247,7 +256,7 @@ class Engine:
                 if Status(now.status).ended or self._owner.is_dead(now.owner):
                     self._follow(now, on_code_change).add_done_callback(lambda done: _copy_result(done, future))
                     return
-            except ExoflowError as error:
+            except Exception as error:  # whatever it is, it must not end the clock's thread
                 future.set_exception(error)
                 return
             self._clock.call_later(_LOOK_AGAIN_S, look)
@@ -256,17 +265,17 @@ class Engine:
         return future
 
     def _finished(self, head: Head) -> WorkflowFuture:
-        """The future of a workflow that has ended."""
+        """The future of a workflow that has ended. Raises CheckpointCorruptError, PayloadUnreadableError."""
         name = head.workflow_id
         future = WorkflowFuture(name)
-        run = load(self.store, head, head.epoch)
-        outcome = run.machine.state.outcome
-        if outcome is None:
-            raise InvalidStateError(workflow_id=name, status=head.status, reason="its journal says otherwise; see exoflow doctor")
+        outcome, saved = read_end(self.store, head)
         if outcome.status == Status.SUCCEEDED:
-            future.set_result(run.values.load(outcome.task))
+            values = Values(self.store, name)
+            if saved is not None:
+                values.saved[outcome.task] = saved
+            future.set_result(result_of(values, outcome.task))
         else:
-            future.set_exception(failure_of(run, outcome))
+            future.set_exception(failure_of(name, outcome))
         return future
 
     def resume(
@@ -294,12 +303,11 @@ class Engine:
             raise InvalidStateError(
                 workflow_id=name, status=head.status, reason="its external outputs were rolled back; start a new workflow"
             )
-        run = self._take_over(head, on_code_change, resumed=True)
+        verdicts = outcomes or {}
+        run = self._take_over(head, on_code_change, resumed=True, tasks=verdicts)
         if run is None:
             return self._follow(self._head(name), on_code_change)
-        for task, verdict in (outcomes or {}).items():
-            if task not in run.machine.state.tasks:
-                raise TaskNotFoundError(workflow_id=name, what="task", task=task, hint="")
+        for task, verdict in verdicts.items():
             self._loop.post(run, lambda task=task, verdict=verdict: self._decide(run, task, verdict))  # type: ignore[misc]
         return run.future
 
@@ -308,12 +316,17 @@ class Engine:
         run.values.discard(task, run.machine.state.tasks[task].attempt)
 
     def resume_all(self, *, on_code_change: OnCodeChange = "fail") -> dict[str, WorkflowFuture]:
-        """Go on with every unfinished workflow whose owner is dead. Those that living engines drive are left alone."""
+        """Go on with every unfinished workflow whose owner is dead. Those that living engines drive are left alone. Of a workflow that
+        cannot go on (its code changed, its journal is damaged), the future holds the error."""
         self._guard()
         futures = {}
         for head in self._unfinished():
             if head.workflow_id not in self._loop.runs and self._owner.is_dead(head.owner):
-                futures[head.workflow_id] = self._follow(head, on_code_change)
+                try:
+                    futures[head.workflow_id] = self._follow(head, on_code_change)
+                except ExoflowError as error:  # of this workflow; the others are not concerned
+                    futures[head.workflow_id] = WorkflowFuture(head.workflow_id)
+                    futures[head.workflow_id].set_exception(error)
         return futures
 
     # --- looking -------------------------------------------------------------------------------------------------------------
@@ -346,7 +359,9 @@ class Engine:
         for entry in reversed(self.store.entries(name, retired=True)):
             record = journal.decode(entry.body)
             if isinstance(record, journal.OutputSaved) and record.task == task and record.growth is None:
-                return decode(fetch(self.store, name, Saved(record.stored, entry.seq, entry.payload)), f"{name}/{task}")
+                values = Values(self.store, name)
+                values.saved[task] = Saved(record.stored, entry.seq, entry.payload)
+                return result_of(values, task)
         raise TaskNotFoundError(workflow_id=name, what="saved output of", task=task, hint="; see exoflow show")
 
     def get_metadata(self, name: str) -> WorkflowReport:
@@ -361,6 +376,8 @@ class Engine:
 
     def list_all(self, *statuses: str) -> list[Head]:
         """Heads of all workflows (with one of these statuses), by id."""
+        for status in statuses:
+            _one_of("status", status, tuple(Status))
         wanted = [Status(status) for status in statuses]
         heads, after = list[Head](), ""
         while page := self.store.heads(status=wanted, after=after):
@@ -407,6 +424,9 @@ class Engine:
                 self.cancel(name, rollback="rollback" in wish, timeout=timeout)
                 return
             time.sleep(_LOOK_AGAIN_S)
+        if head.status != Status.CANCELLED:
+            self.store.wish(name, "")
+            raise InvalidStateError(workflow_id=name, status=head.status, reason="it had ended before it could be cancelled")
 
     def _on_wish(self, name: str, wish: str) -> None:
         run = self._loop.runs.get(name)
@@ -416,7 +436,7 @@ class Engine:
     def _on_late(self) -> None:
         """We may no longer be the owner: stop before somebody else starts."""
         for run in list(self._loop.runs.values()):
-            lost = Fenced(workflow_id=run.workflow_id, epoch=run.epoch)
+            lost = LeaseLost(workflow_id=run.workflow_id, epoch=run.epoch)
             self._loop.post(run, lambda run=run, lost=lost: self._loop.abandon(run, lost))  # type: ignore[misc]
 
     def delete(self, name: str) -> None:
@@ -433,9 +453,9 @@ class Engine:
             raise ClosedError(what="the engine")
         if os.getpid() != self._pid:
             raise ForkedHandleError(what="the engine", opened_in=self._pid, used_in=os.getpid())
-        if inside_worker():
+        if inside_worker() or registry.importing_main():
             raise WrongContextError(
-                message="exoflow.run was called while a worker process imports your script; put it under: if __name__ == '__main__':"
+                message="exoflow.run was called while another process imports your script; put it under: if __name__ == '__main__':"
             )
 
     def close(self) -> None:

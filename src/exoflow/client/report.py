@@ -9,7 +9,7 @@ import msgspec
 from exoflow.core import journal, replay
 from exoflow.core.spec.annotations import Kind
 from exoflow.core.spec.ids import UNEXECUTED
-from exoflow.core.state import State, Task
+from exoflow.core.state import Orphan, State, Task
 from exoflow.runtime.recover import read_records
 from exoflow.store.base import Head, Store
 
@@ -56,7 +56,8 @@ def report(store: Store, head: Head) -> WorkflowReport:
     outcome = state.outcome
     if outcome is not None and outcome.failure is not None:
         failures[outcome.task] = outcome.failure.text
-    tasks = tuple(_task_report(state, task, failures, sizes) for task in state.tasks.values())
+    tasks = [_task_report(state, task, failures, sizes) for task in state.tasks.values()]
+    tasks += [_orphan_report(name, orphan, failures) for name, orphan in state.orphans.items()]
     return WorkflowReport(
         workflow_id=head.workflow_id,
         status=head.status,
@@ -66,7 +67,7 @@ def report(store: Store, head: Head) -> WorkflowReport:
         note=head.note,
         rolled_back=outcome is not None and outcome.undone,
         standing=outcome.standing if outcome is not None else (),
-        tasks=tasks,
+        tasks=tuple(tasks),
     )
 
 
@@ -93,6 +94,25 @@ def _task_report(state: State, task: Task, failures: dict[str, str], sizes: dict
         size_bytes=sizes.get(task.id) if task.durable else None,
         inputs=tuple(up.id for up in task.ups),
         error=failures.get(task.id),
+    )
+
+
+def _orphan_report(name: str, orphan: Orphan, failures: dict[str, str]) -> TaskReport:
+    """Of a task of a sub-workflow whose shape is not saved, because it can be had again: the journal knows the task by its record alone."""
+    saved = orphan.saved
+    return TaskReport(
+        task=name,
+        kind="unknown",
+        state="SUCCEEDED" if saved is not None else "WAITING",
+        durable=saved is not None,
+        effect_stands=orphan.effect,
+        attempts=saved.attempt if saved is not None else orphan.intent[0],
+        failures=orphan.failures,
+        started_ms=saved.started_ms or None if saved is not None else None,
+        ended_ms=saved.ended_ms or None if saved is not None else None,
+        size_bytes=saved.stored.size if saved is not None else None,
+        inputs=(orphan.parent,),
+        error=failures.get(name),
     )
 
 

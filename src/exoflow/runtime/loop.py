@@ -15,7 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from exoflow.core.events import Event
-from exoflow.errors import ClosedError, EngineBug, ExoflowError
+from exoflow.define import registry
+from exoflow.define.plan import Plan
+from exoflow.errors import ClosedError, EngineBug, ExoflowError, InvalidOptionError, UnresumableTaskError
 from exoflow.executors.base import Executor
 from exoflow.runtime.clock import Clock
 from exoflow.runtime.commit import Committer
@@ -49,6 +51,9 @@ class Loop:
         self._queue: deque[tuple[Run, Event | Callable[[], None], Lane | None]] = deque()
         self._turn = threading.Lock()
         self._saver = ThreadPoolExecutor(2, thread_name_prefix="exoflow-saver")
+        self._opening = threading.Lock()
+        self._draining = False
+        self._quiet = threading.Condition()
         self.closed = False
 
     def post(self, run: Run, event: Event | Callable[[], None], lane: Lane | None = None) -> None:
@@ -85,6 +90,9 @@ class Loop:
             self.abandon(run, bug)
         if lane is not None and lane.waiting:
             self._advance(lane)
+        if self._draining:
+            with self._quiet:
+                self._quiet.notify_all()
 
     def perform(self, run: Run, commands: list[Any]) -> None:
         """Carry out commands, in order."""
@@ -102,14 +110,28 @@ class Loop:
         self._advance(lane)
 
     def lane(self, executor: str) -> Lane:
-        """Raises InvalidOptionError, MissingExtraError."""
-        lane = self._lanes.get(executor)
-        if lane is None:
-            lane = self._lanes[executor] = Lane(self._open_executor(executor))
-        return lane
+        """The way to an executor, which is opened if need be; from any thread. Raises InvalidOptionError, MissingExtraError."""
+        with self._opening:
+            lane = self._lanes.get(executor)
+            if lane is None:
+                lane = self._lanes[executor] = Lane(self._open_executor(executor))
+            return lane
+
+    def require_runnable(self, plan: Plan, *, durable: bool) -> None:
+        """Refuse a DAG that this engine could not run: from any thread, before it is accepted. With ``durable``, functions must have names
+        under which another process finds them. Raises InvalidOptionError, MissingExtraError, UnresumableTaskError."""
+        if len(plan.calls) > self.settings.tasks_max:
+            raise InvalidOptionError(message=f"the DAG has {len(plan.calls)} tasks; the limit is {self.settings.tasks_max} (tasks_max)")
+        for executor in {call.executor for call in plan.calls.values()}:
+            self.lane(executor)
+        if durable:
+            for call in plan.calls.values():
+                for name in (call.task, call.rollback, call.on_unknown):
+                    if not registry.importable(name):
+                        raise UnresumableTaskError(task=name.partition("#")[0].partition(":")[2], location="its definition")
 
     def _advance(self, lane: Lane) -> None:
-        while lane.waiting and lane.running < lane.executor.slots:
+        while lane.waiting and lane.running < lane.executor.slots and not self._draining:
             run, build = lane.waiting.popleft()
             if run.closed:
                 continue
@@ -141,6 +163,9 @@ class Loop:
             if not future.done():
                 future.set_exception(error)
 
+    def _is_quiet(self) -> bool:
+        return not any(run.live or run.machine.state.encoding for run in list(self.runs.values()))
+
     def retire(self, run: Run) -> None:
         """This engine no longer drives it."""
         run.closed = True
@@ -148,8 +173,11 @@ class Loop:
             del self.runs[run.workflow_id]
 
     def close(self) -> None:
-        """Stop driving everything; attempts are stopped, executors and the committer closed. Workflows stay resumable."""
-        self.closed = True
+        """Start nothing more, let what runs finish (for ``drain_s``), so that its work is not lost; then stop driving everything, close
+        executors and the committer. Workflows stay resumable."""
+        self._draining = self.closed = True
+        with self._quiet:
+            self._quiet.wait_for(self._is_quiet, self.settings.drain_s)
         for run in list(self.runs.values()):
             self.post(run, lambda run=run: self.abandon(run, ClosedError(what="the engine")))  # type: ignore[misc]
         for lane in self._lanes.values():

@@ -98,7 +98,7 @@ class Owner:
                 last = self._clock.monotonic_s()
             if self._clock.monotonic_s() - last > self._lease_s * 0.75:
                 self._on_late()
-                return
+                last = self._clock.monotonic_s()  # nothing is owned any more; what comes next is
             for workflow_id, wish in wishes:
                 self._on_wish(workflow_id, wish)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import pickle
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,13 +14,14 @@ from exoflow.core import events as ev
 from exoflow.core import journal
 from exoflow.core.journal import Failure, Stored
 from exoflow.core.state import Phase, Status
-from exoflow.define import registry
 from exoflow.define.plan import Call
 from exoflow.define.task import Task
 from exoflow.errors import (
+    CheckpointCorruptError,
     EngineBug,
     ExoflowError,
     Fenced,
+    InvalidStateError,
     PayloadTooLargeError,
     RemoteTaskError,
     TaskFailed,
@@ -30,11 +31,12 @@ from exoflow.errors import (
     WorkflowCancelledError,
     WorkflowFailed,
     WorkflowInDoubtError,
+    named,
 )
 from exoflow.runtime.calls import arguments, undo_arguments
 from exoflow.runtime.loop import Lane, Loop
 from exoflow.runtime.run import Run
-from exoflow.runtime.values import Saved, decode, store_bytes
+from exoflow.runtime.values import Saved, Spoiled, Values, decode, store_bytes
 from exoflow.store.base import Head, Verdict, Write
 from exoflow.worker.attempt import Died, Done, Grown, InputsLost, Outcome, Raised, Returned, Stopped, TaskCall
 from exoflow.worker.context import TaskContext
@@ -42,7 +44,19 @@ from exoflow.worker.context import TaskContext
 _ENCODE_AT_ONCE_ITEMS = 10_000
 """Containers with more items are pickled beside the next tasks, not before them."""
 
-_FINAL = ("ResultNotSerializableError", "ArgumentNotSerializableError", "UnresumableTaskError", "PayloadTooLargeError", "SignatureError")
+_FINAL = frozenset(
+    f"exoflow.errors.{name}"
+    for name in (
+        "ArgumentNotSerializableError",
+        "PayloadTooLargeError",
+        "ResultNotSerializableError",
+        "SelfWaitError",
+        "SignatureError",
+        "UnresumableTaskError",
+        "WrongContextError",
+    )
+)
+"""Trying again would not help."""
 
 
 # --- durable -----------------------------------------------------------------------------------------------------------------
@@ -160,7 +174,7 @@ def run_task(loop: Loop, run: Run, command: cmd.Run) -> None:
         if not _current(run, command.task, command.attempt):
             return None
         key = run.key(command.task, command.attempt)
-        found = registry.find(call.task, run.plan.main)
+        found = run.find(call.task)
         lane = loop.lane(call.executor)
         finished = partial(_finished, loop, run, command, call, lane, loop.clock.now_ms())
         if not isinstance(found, Task):
@@ -197,12 +211,12 @@ def _finished(loop: Loop, run: Run, command: cmd.Run, call: Call, lane: Lane, st
     elif isinstance(outcome, InputsLost):
         event = ev.InputsLost(task=task, attempt=attempt, lost=outcome.tasks, spoiled=outcome.tasks)
     else:
-        if isinstance(outcome, Raised) and outcome.error is not None:
-            run.errors[task] = outcome.error
         event = ev.TaskFailed(task=task, attempt=attempt, failure=_failure(outcome), chance=loop.clock.chance())
 
     def settle() -> None:
         run.live.pop(run.key(task, attempt), None)
+        if isinstance(outcome, Raised) and outcome.error is not None and _current(run, task, attempt):
+            run.errors[task] = outcome.error
         loop.perform(run, run.machine.handle(event))
         run.values.discard(task, attempt)
 
@@ -214,7 +228,9 @@ def _returned(loop: Loop, run: Run, command: cmd.Run, call: Call, started_ms: in
     value, graph, stored = (outcome.value, None, None) if isinstance(outcome, Returned) else (outcome.plan, None, None)
     try:
         if isinstance(outcome, Grown):
-            value = decode(value, task) if isinstance(value, codec.Encoded) else value
+            from_elsewhere = isinstance(value, codec.Encoded)
+            value = decode(value, task) if from_elsewhere else value
+            loop.require_runnable(value, durable=from_elsewhere or loop.store.durable)
             graph = value.graph
         elif call.catch:
             value = (decode(value, task) if isinstance(value, codec.Encoded) else value, None)
@@ -257,8 +273,8 @@ def _failure(outcome: Raised | Died) -> Failure:
     if isinstance(outcome, Died):
         return Failure(kind="died", types=("exoflow.errors.WorkerDiedError",), text=outcome.reason)
     info = outcome.info
-    kind = "final" if info.type_name.rpartition(".")[2] in _FINAL else "raised"
-    if info.type_name.endswith("PayloadUnreadableError"):
+    kind = "final" if info.type_name in _FINAL else "raised"
+    if info.type_name == "exoflow.errors.PayloadUnreadableError":
         kind = "blocked"
     return Failure(kind=kind, types=(info.type_name, *info.bases), text=info.text, traceback=info.traceback, pickled=info.pickled)
 
@@ -310,10 +326,13 @@ def _side_call(loop: Loop, run: Run, command: cmd.Undo | cmd.Ask, name: str, wha
     """A rollback or an ``on_unknown`` function, on the executor of its task, with those of the task's arguments that it takes."""
     call = run.calls[command.task]
     inputs = run.inputs(command.task)
+    executor = call.executor
+    if executor == "loop" and not inspect.iscoroutinefunction(run.find(name)):
+        executor = "thread"  # it would hold up every other task of the loop
 
     def build() -> tuple[TaskCall, Done] | None:
-        found, function = registry.find(call.task, run.plan.main), registry.find(name, run.plan.main)
-        lane = loop.lane(call.executor)
+        found, function = run.find(call.task), run.find(name)
+        lane = loop.lane(executor)
 
         def finished(outcome: Outcome) -> None:
             loop.post(run, lambda: loop.perform(run, run.machine.handle(answer(outcome))), lane)
@@ -327,7 +346,7 @@ def _side_call(loop: Loop, run: Run, command: cmd.Undo | cmd.Ask, name: str, wha
         key = run.key(command.task, command.attempt, what)
         return TaskCall(key=key, function=function, load=load, context=_context(run, command)), finished
 
-    loop.submit(run, call.executor, build)
+    loop.submit(run, executor, build)
 
 
 # --- keeping, telling --------------------------------------------------------------------------------------------------------
@@ -338,22 +357,23 @@ def keep(_loop: Loop, run: Run, command: cmd.Keep) -> None:
 
 
 def adopt(_loop: Loop, run: Run, command: cmd.Adopt) -> None:
-    run.values.put(command.task, (None, exception_of(run, command.task, command.failure)))
+    run.values.put(command.task, (None, exception_of(command.failure, run.errors.get(command.task))))
 
 
-def exception_of(run: Run, task: str, failure: Failure) -> BaseException:
-    """The exception that a failure stands for: the object itself if it was raised here, its copy, or a description."""
-    error = run.errors.get(task)
+def exception_of(failure: Failure, error: BaseException | None = None) -> BaseException:
+    """The exception that a failure stands for: ``error``, the object itself, if it was raised here; its copy; or a description."""
     if error is not None and failure.kind == "raised":
         return error
+    copy: object = None
     if failure.pickled is not None:
-        try:
-            copy = pickle.loads(failure.pickled)  # noqa: S301 - of our own journal
-            if isinstance(copy, BaseException):
-                return copy
-        except Exception as unreadable:  # its class is not here: the description below says all there is
-            run.errors[task] = unreadable
+        with contextlib.suppress(codec.Unreadable):  # its class is not here: a description says all there is
+            copy = codec.decode(codec.Encoded(failure.pickled))
+    if isinstance(copy, BaseException):
+        return copy
     name = failure.types[0] if failure.types else "Exception"
+    ours = named(name)
+    if ours is not None:
+        return ours.retold(failure.text)
     return RemoteTaskError(type_name=name, text=failure.text, traceback=failure.traceback)
 
 
@@ -392,22 +412,36 @@ def announce(loop: Loop, run: Run, command: cmd.Announce) -> None:
         return
     loop.retire(run)
     if not run.cancelled.done():
-        run.cancelled.set_result(None)
+        if command.status is Status.CANCELLED:
+            run.cancelled.set_result(None)
+        else:
+            run.cancelled.set_exception(
+                InvalidStateError(workflow_id=run.workflow_id, status=command.status, reason="it had ended before it could be cancelled")
+            )
     outcome = run.machine.state.outcome
     if outcome is None:
         raise EngineBug(message="a workflow ended without an outcome", story=run.machine.story())
     if command.status is not Status.SUCCEEDED:
-        run.future.set_exception(failure_of(run, outcome))
+        run.future.set_exception(failure_of(run.workflow_id, outcome, run.errors.get(outcome.task)))
         return
     try:
-        run.future.set_result(run.values.load(outcome.task))
+        run.future.set_result(result_of(run.values, outcome.task))
     except ExoflowError as error:
         run.future.set_exception(error)
 
 
-def failure_of(run: Run, outcome: journal.WorkflowEnded) -> WorkflowFailed:
-    """What callers of a workflow that ended without a result get."""
-    name, task, failure = run.workflow_id, outcome.task, outcome.failure
+def result_of(values: Values, task: str) -> Any:
+    """The output of a task of a workflow that has ended. Raises CheckpointCorruptError, PayloadUnreadableError."""
+    try:
+        return values.load(task)
+    except (Spoiled, KeyError) as error:
+        why = "somebody may have been told it already"
+        raise CheckpointCorruptError(workflow_id=values.workflow_id, task=task, what=values.store.url, why=why) from error
+
+
+def failure_of(name: str, outcome: journal.WorkflowEnded, cause: BaseException | None = None) -> WorkflowFailed:
+    """What callers of a workflow that ended without a result get. ``cause`` is the exception object, if it was raised in this process."""
+    task, failure = outcome.task, outcome.failure
     if outcome.status == Status.CANCELLED:
         return WorkflowCancelledError(workflow_id=name, standing=", ".join(outcome.standing) or "none")
     if outcome.status == Status.IN_DOUBT:
@@ -418,7 +452,7 @@ def failure_of(run: Run, outcome: journal.WorkflowEnded) -> WorkflowFailed:
     type_name = failure.types[0].rpartition(".")[2] if failure is not None and failure.types else "error"
     error = TaskFailed(workflow_id=name, task=task, attempt=outcome.attempt, error=f"{type_name}: {text}")
     if failure is not None:
-        error.__cause__ = exception_of(run, task, failure)
+        error.__cause__ = exception_of(failure, cause)
     return error
 
 

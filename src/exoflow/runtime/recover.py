@@ -12,7 +12,7 @@ from exoflow.core.state import AT_REST
 from exoflow.define import registry
 from exoflow.define.plan import Plan
 from exoflow.define.task import Task
-from exoflow.errors import CheckpointCorruptError, CodeChangedError, PayloadUnreadableError, StoreCorruptError
+from exoflow.errors import CheckpointCorruptError, CodeChangedError, InvalidStateError, PayloadUnreadableError, StoreCorruptError
 from exoflow.runtime.run import Run
 from exoflow.runtime.values import Saved, Spoiled, Values, decode, fetch
 from exoflow.store.base import Entry, Head, Store
@@ -70,7 +70,24 @@ def _grow(store: Store, run: Run, command: Grow) -> None:
     try:
         run.grow(command, run.values.load(command.task))
     except (Spoiled, KeyError) as error:
-        raise CheckpointCorruptError(workflow_id=run.workflow_id, task=command.task, what=store.url) from error
+        why = "it is a sub-workflow whose tasks may have had effects"
+        raise CheckpointCorruptError(workflow_id=run.workflow_id, task=command.task, what=store.url, why=why) from error
+
+
+def read_end(store: Store, head: Head) -> tuple[journal.WorkflowEnded, Saved | None]:
+    """How a workflow that has ended did so, and where its result is if it succeeded. Raises InvalidStateError, StoreCorruptError."""
+    name = head.workflow_id
+    entries = store.entries(name)
+    outcome: journal.WorkflowEnded | None = None
+    saved: dict[str, Saved] = {}
+    for entry, record in zip(entries, read_records(store, name, entries), strict=True):
+        if isinstance(record, journal.WorkflowEnded):
+            outcome = record
+        elif isinstance(record, journal.OutputSaved):
+            saved[record.task] = Saved(record.stored, entry.seq, entry.payload)
+    if outcome is None:
+        raise InvalidStateError(workflow_id=name, status=head.status, reason="its journal says otherwise; see exoflow doctor")
+    return outcome, saved.get(outcome.task)
 
 
 def check_code(run: Run, on_code_change: OnCodeChange) -> None:
@@ -79,10 +96,11 @@ def check_code(run: Run, on_code_change: OnCodeChange) -> None:
     wanted = {run.calls[name].task for name, task in run.machine.state.tasks.items() if task.phase not in AT_REST}
     changed = []
     for key in sorted(wanted):
-        found = registry.find(key, run.plan.main)
-        before = run.plan.code.get(key)
+        found = run.find(key)
+        before = run.code.get(key)
         if not isinstance(found, Task):
-            changed.append(f"'{key}' missing")
+            trouble = registry.trouble(key, run.homes.get(key, ""))
+            changed.append(f"'{key}' missing{trouble and f' ({trouble})'}")
         elif before is not None and on_code_change != "accept":
             now = codec.code_fingerprint(found.function)
             if now != before and now.partition(":")[0] == before.partition(":")[0]:

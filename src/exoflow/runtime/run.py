@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+import logging
+import threading
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from typing import Any
 
 from exoflow.core.commands import Grow
 from exoflow.core.machine import Machine
+from exoflow.define import registry
 from exoflow.define.plan import Call, Plan
 from exoflow.errors import EngineBug, InvalidStateError
 from exoflow.runtime.values import Values
+
+_log = logging.getLogger("exoflow")
 
 
 class WorkflowFuture(Future[Any]):
@@ -29,7 +34,38 @@ class WorkflowFuture(Future[Any]):
         self.set_running_or_notify_cancel()
 
     def __await__(self) -> Generator[Any, None, Any]:
-        return asyncio.wrap_future(self).__await__()
+        loop = asyncio.get_running_loop()
+        there = loop.create_future()
+
+        def tell(_done: Future[Any]) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._settle, there)
+
+        super().add_done_callback(tell)
+        return there.__await__()
+
+    def _settle(self, there: asyncio.Future[Any]) -> None:
+        if there.done():  # whoever awaited was cancelled
+            return
+        error = self.exception()
+        if error is not None:
+            there.set_exception(error)
+        else:
+            there.set_result(self.result())
+
+    def add_done_callback(self, function: Callable[[Any], object]) -> None:
+        """Call ``function(self)`` when the workflow has ended, on a thread of its own: it may do anything, also run workflows."""
+
+        def hand_over(_done: Future[Any]) -> None:
+            threading.Thread(target=call, name="exoflow-callback", daemon=True).start()
+
+        def call() -> None:
+            try:
+                function(self)
+            except Exception:  # nobody else would learn of it
+                _log.exception("a callback of workflow %s failed", self.name)
+
+        super().add_done_callback(hand_over)
 
     def __reduce__(self) -> Any:
         raise InvalidStateError(workflow_id=self.name, status="a running workflow", reason="its future cannot be saved; pass its name")
@@ -43,11 +79,13 @@ class Run:
         "calls",
         "cancelled",
         "closed",
+        "code",
         "created_ms",
         "digest",
         "epoch",
         "errors",
         "future",
+        "homes",
         "live",
         "machine",
         "next_seq",
@@ -62,6 +100,7 @@ class Run:
         self.workflow_id, self.epoch, self.machine, self.plan, self.values = workflow_id, epoch, machine, plan, values
         self.digest, self.created_ms = digest, created_ms
         self.calls: dict[str, Call] = dict(plan.calls)
+        self.code, self.homes = dict(plan.code), dict(plan.homes)  # of sub-workflows too
         self.next_seq = 1
         self.seqs: dict[str, list[int]] = {}  # journal entries by task
         self.payloads: dict[tuple[str, int], bytes | None] = {}  # of outputs whose record is not written yet
@@ -87,3 +126,9 @@ class Run:
         if not isinstance(plan, Plan):
             raise EngineBug(message=f"the output of '{command.task}' should be a plan, is {type(plan).__name__}", story="")
         self.calls.update((f"{command.scope}/{name}", plan.calls[name]) for name in command.names)
+        self.code.update(plan.code)
+        self.homes.update(plan.homes)
+
+    def find(self, key: str) -> Any | None:
+        """What the registry knows under the name of a task, or of a function that goes with one."""
+        return registry.find(key, self.plan.main, self.homes.get(key, ""))

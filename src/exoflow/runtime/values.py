@@ -72,7 +72,7 @@ class Values:
     """Outputs by task. ``load`` may be called from any thread; everything else only under the loop's lock."""
 
     def __init__(self, store: Store, workflow_id: str) -> None:
-        self._store, self._workflow_id = store, workflow_id
+        self.store, self.workflow_id = store, workflow_id
         self._present: dict[str, Any] = {}
         self._arrived: dict[tuple[str, int], Any] = {}
         self.saved: dict[str, Saved] = {}
@@ -111,9 +111,9 @@ class Values:
         missing = object()
         value = self._present.get(task, missing)
         if value is missing:
-            value = fetch(self._store, self._workflow_id, self.saved[task])
+            value = fetch(self.store, self.workflow_id, self.saved[task])
         if isinstance(value, Encoded):
-            value = decode(value, f"{self._workflow_id}/{task}")
+            value = decode(value, f"{self.workflow_id}/{task}")
             if task in self._present:
                 self._present[task] = value  # for the next reader
         return value
