@@ -369,6 +369,8 @@ def exception_of(failure: Failure, error: BaseException | None = None) -> BaseEx
         with contextlib.suppress(codec.Unreadable):  # its class is not here: a description says all there is
             copy = codec.decode(codec.Encoded(failure.pickled))
     if isinstance(copy, BaseException):
+        if failure.traceback:  # a copy has none of its own
+            copy.add_note(f"It was raised in another process, or earlier:\n{failure.traceback.rstrip()}")
         return copy
     name = failure.types[0] if failure.types else "Exception"
     ours = named(name)
