@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from pathlib import Path
@@ -40,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def load(**given: Any) -> Settings:
-    """Settings from all sources; None counts as not given. Raises InvalidOptionError naming the key and the source."""
+    """Settings from all sources; None counts as not given. Raises InvalidOptionError naming the key."""
     values = dict(_from_pyproject(Path.cwd()))
     for name in Settings.__struct_fields__:
         text = os.environ.get(ENVIRONMENT_PREFIX + name.upper())
@@ -48,9 +49,27 @@ def load(**given: Any) -> Settings:
             values[name] = text
     values.update({name: value for name, value in given.items() if value is not None})
     try:
-        return msgspec.convert(values, Settings, strict=False)
+        settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidOptionError(message=f"settings: {error} (from arguments, {ENVIRONMENT_PREFIX}… variables or [tool.exoflow])") from None
+        raise InvalidOptionError(message=f"settings: {error} (from {_SOURCES})") from None
+    for name, (low, wanted) in _RANGES.items():
+        value = getattr(settings, name)
+        if not (low <= value < math.inf):
+            raise InvalidOptionError(message=f"settings: {name} must be {wanted}, got {value} (from {_SOURCES})")
+    return settings
+
+
+_SOURCES = f"arguments, {ENVIRONMENT_PREFIX}… variables or [tool.exoflow]"
+_RANGES = {
+    "threads": (0, "a whole number from 0 (0: as many as suit the machine)"),
+    "processes": (0, "a whole number from 0 (0: as many as suit the machine)"),
+    "loop_tasks": (1, "a whole number from 1"),
+    "lease_s": (0.001, "a finite number of seconds > 0"),
+    "inline_bytes": (0, "a whole number from 0"),
+    "payload_limit": (1, "a whole number from 1"),
+    "tasks_max": (1, "a whole number from 1"),
+    "drain_s": (0, "a finite number of seconds from 0"),
+}
 
 
 def _from_pyproject(folder: Path) -> dict[str, Any]:
@@ -58,7 +77,11 @@ def _from_pyproject(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        table = tomllib.loads(path.read_text("utf-8")).get("tool", {}).get("exoflow", {})
-    except tomllib.TOMLDecodeError as error:
+        table: Any = tomllib.loads(path.read_text("utf-8"))
+    except ValueError as error:  # bad TOML, bad UTF-8
         raise InvalidOptionError(message=f"{path} is not TOML: {error}") from None
+    for key in ("tool", "exoflow"):
+        table = table.get(key, {})
+        if not isinstance(table, dict):
+            raise InvalidOptionError(message=f"[tool.exoflow] in {path} must be a table, '{key}' is {type(table).__name__}")
     return dict(table)

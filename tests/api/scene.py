@@ -54,7 +54,10 @@ class ManualClock:
             assert timer is not None
             self._timers.remove(timer)
             self._now = max(self._now, timer[0])
+        fired = threading.Event()
         self._due.put(timer[2])
+        self._due.put(fired.set)
+        assert fired.wait(PATIENCE_S)
         return timer[1]
 
     def _fire(self) -> None:

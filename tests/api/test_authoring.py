@@ -77,7 +77,7 @@ class Pair(NamedTuple):
     right: object
 
 
-# --- what may be an argument -------------------------------------------------------------------------------------------------------
+# --- what may be an argument -------------------------------------------------------------------------------------------------
 
 
 def test_nodes_are_found_wherever_they_are_in_arguments(engine):
@@ -133,7 +133,7 @@ def test_the_outputs_of_tasks_are_not_known_while_the_dag_is_built():
             use(node)
 
 
-# --- order without data ------------------------------------------------------------------------------------------------------------
+# --- order without data ------------------------------------------------------------------------------------------------------
 
 
 def test_order_without_data(engine, tmp_path):
@@ -166,7 +166,7 @@ def test_a_circle_is_shown(memory):
         memory.run(a)
 
 
-# --- inputs --------------------------------------------------------------------------------------------------------------------------
+# --- inputs ------------------------------------------------------------------------------------------------------------------
 
 
 def test_inputs_by_position_keyword_and_attribute(engine):
@@ -216,7 +216,7 @@ def test_a_node_is_not_an_input(memory):
     assert memory.list_all() == []
 
 
-# --- @workflow -----------------------------------------------------------------------------------------------------------------------
+# --- @workflow ---------------------------------------------------------------------------------------------------------------
 
 
 @workflow
@@ -291,7 +291,7 @@ def test_only_functions_are_workflows():
             return one()
 
 
-# --- a task that is run by itself ------------------------------------------------------------------------------------------------------
+# --- a task that is run by itself --------------------------------------------------------------------------------------------
 
 
 def test_run_takes_a_task_with_its_arguments(engine):
@@ -299,7 +299,7 @@ def test_run_takes_a_task_with_its_arguments(engine):
     assert engine.run(add, 1, b=5, c=6) == 12
 
 
-# --- fan-out over lists known at run time ------------------------------------------------------------------------------------------------
+# --- fan-out over lists known at run time ------------------------------------------------------------------------------------
 
 
 @task(deterministic=True)
@@ -378,7 +378,7 @@ def test_map_checks_the_signature_when_it_is_written():
         square.map(up_to.bind(3), colour="red")
 
 
-# --- sub-workflows -------------------------------------------------------------------------------------------------------------------
+# --- sub-workflows -----------------------------------------------------------------------------------------------------------
 
 
 @task
@@ -496,7 +496,7 @@ def test_auto_mode_repairs_a_sub_workflow_too(engine):
     charged.clear()
 
 
-# --- where tasks run -------------------------------------------------------------------------------------------------------------------
+# --- where tasks run ---------------------------------------------------------------------------------------------------------
 
 
 def test_async_tasks_run_on_one_loop(engine):
@@ -546,7 +546,7 @@ def test_only_async_tasks_run_on_the_loop():
         one.options(executor="loop")
 
 
-# --- tasks are functions -----------------------------------------------------------------------------------------------------------------
+# --- tasks are functions -----------------------------------------------------------------------------------------------------
 
 
 def test_a_task_stays_callable():
@@ -644,7 +644,7 @@ def test_nested_tasks_work_in_memory(memory):
     assert memory.run(half.map(up_to.bind(3))) == [0, 0.5, 1]
 
 
-# --- names -----------------------------------------------------------------------------------------------------------------------------
+# --- names -------------------------------------------------------------------------------------------------------------------
 
 
 def names_of(engine, workflow_id):
@@ -708,7 +708,7 @@ def test_names_are_the_same_in_every_process():
     assert len(outputs) == 1
 
 
-# --- options ---------------------------------------------------------------------------------------------------------------------------
+# --- options -----------------------------------------------------------------------------------------------------------------
 
 
 def test_options_make_another_task_and_leave_the_first_alone():
@@ -723,7 +723,7 @@ def test_a_task_is_not_decorated_twice():
         task(one)
 
 
-# --- exceptions as values, retries, time -------------------------------------------------------------------------------------------------
+# --- exceptions as values, retries, time -------------------------------------------------------------------------------------
 
 
 class Weather(Exception):
@@ -861,7 +861,7 @@ def test_a_timeout_is_retried_and_caught_like_an_exception(clock):
     assert isinstance(error, TaskTimeoutError)
 
 
-# --- checkpoints that are left to the engine ----------------------------------------------------------------------------------------------
+# --- checkpoints that are left to the engine ---------------------------------------------------------------------------------
 
 
 def test_auto_checkpoints_are_turned_on_where_they_are_needed(engine):

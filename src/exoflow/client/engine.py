@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -46,10 +47,10 @@ from exoflow.runtime.clock import Clock, SystemClock
 from exoflow.runtime.commit import GroupCommitter
 from exoflow.runtime.loop import Loop
 from exoflow.runtime.ownership import Owner, new_id
-from exoflow.runtime.perform import failure_of, result_of, settle_doubt
-from exoflow.runtime.recover import OnCodeChange, check_code, load, read_end, read_plan, read_records
+from exoflow.runtime.perform import failure_of, result_of
+from exoflow.runtime.recover import OnCodeChange, check_code, decide_cancel, decide_doubt, load, read_end, read_plan, read_records
 from exoflow.runtime.run import Run, WorkflowFuture
-from exoflow.runtime.values import Saved, Values, store_bytes
+from exoflow.runtime.values import Saved, Values, decode, store_bytes
 from exoflow.store.base import Head, Store
 from exoflow.worker.context import inside_task, inside_worker
 
@@ -75,6 +76,8 @@ class Engine:
 
     def __init__(self, store: str | Path | Store | None = None, *, clock: Clock | None = None, **options: Any) -> None:
         given = str(store) if isinstance(store, (str, Path)) else None
+        if store is not None and given is None and not hasattr(store, "commit"):
+            raise InvalidOptionError(message=f"store must be a URL, a path or an open store, got {store!r:.60}")
         self.settings = settings.load(store=given, **options)
         self.store: Store = wiring.store_for(self.settings) if store is None or given is not None else store  # type: ignore[assignment]
         self._pid = os.getpid()
@@ -145,6 +148,8 @@ class Engine:
         _one_of("on_existing", on_existing, ("attach", "fail"))
         _one_of("on_failure", on_failure, ("keep", "rollback"))
         _one_of("on_code_change", on_code_change, ("fail", "accept"))
+        if name is not None and workflow_id is not None:
+            raise InvalidOptionError(message="name and workflow_id mean the same; give one of them")
         given = name if name is not None else workflow_id
         workflow = check_id(given) if given is not None else f"wf-{new_id()}"
         plan = self._plan(dag, args, kwargs)
@@ -189,28 +194,33 @@ class Engine:
 
     def _attach(self, name: str, plan: Plan, on_existing: OnExisting, on_code_change: OnCodeChange) -> WorkflowFuture:
         """The name is taken: by the same workflow, which is waited for or gone on with; or by another, which is a conflict."""
-        submitted = self._loop.runs.get(name)
-        if submitted is not None:
-            submitted.accepted.result()
+        self._running(name)
         head = self._head(name)
         if on_existing == "fail":
-            raise WorkflowAlreadyExistsError(workflow_id=name, status=head.status)
+            begun = dt.datetime.fromtimestamp(head.created_ms / 1000, dt.UTC).isoformat(sep=" ", timespec="seconds")
+            raise WorkflowAlreadyExistsError(workflow_id=name, status=f"{head.status}, begun {begun}")
         if codec.digest(codec.frame(encode_plan(plan))).hex() != head.digest:
             entries = self.store.entries(name)
             before = read_plan(self.store, name, read_records(self.store, name, entries), entries)
-            if before.meaning() != plan.meaning():
-                raise WorkflowIdConflictError(workflow_id=name, changed=_what_changed(before, plan))
+            now: Plan = decode(encode_plan(plan), name)  # pickling may change what a value is made of, and ``before`` has been pickled
+            if before.meaning() != now.meaning():
+                raise WorkflowIdConflictError(workflow_id=name, changed=_what_changed(before, now))
         return self._follow(head, on_code_change)
 
     def _follow(self, head: Head, on_code_change: OnCodeChange) -> WorkflowFuture:
         """The future of an existing workflow, driving it if nobody else does."""
         name = head.workflow_id
         while True:
-            run = self._loop.runs.get(name)
+            run = self._running(name)
             if run is not None:
                 return run.future
+            if head.owner == self._owner.id:  # not running: what was read is old
+                head = self._head(name)
             if Status(head.status).ended:
                 return self._finished(head)
+            if head.owner == self._owner.id and name not in self._loop.runs:
+                reason = "this engine gave it up after an error; close it, and go on with it in another"
+                raise InvalidStateError(workflow_id=name, status=head.status, reason=reason)
             taken = self._take_over(head, on_code_change)
             if taken is not None:
                 return taken.future
@@ -218,17 +228,36 @@ class Engine:
                 return self._watch(head, on_code_change)
             head = self._head(name)
 
-    def _take_over(self, head: Head, on_code_change: OnCodeChange, *, resumed: bool = False, tasks: Iterable[str] = ()) -> Run | None:
-        """Drive a workflow whose owner is dead, or that has ended and is resumed; ``tasks`` must exist. None if another was quicker."""
+    def _running(self, name: str) -> Run | None:
+        """The run of a workflow that this engine drives, once its submission is durable."""
+        while (run := self._loop.runs.get(name)) is not None:
+            try:
+                run.accepted.result()
+            except WorkflowAlreadyExistsError:  # it was not the first after all
+                continue
+            return run
+        return None
+
+    def _take_over(
+        self,
+        head: Head,
+        on_code_change: OnCodeChange,
+        *,
+        resumed: bool = False,
+        outcomes: Mapping[str, Any] | None = None,
+        cancel: journal.CancelDecided | None = None,
+    ) -> Run | None:
+        """Drive a workflow whose owner is dead, or that has ended and is resumed (``outcomes`` for tasks in doubt), only to end it if
+        ``cancel`` is given. None if another was quicker."""
         with self._taking:
             if self._loop.runs.get(head.workflow_id) is not None or not (resumed or self._owner.is_dead(head.owner)):
                 return None
             self._owner.start()
             run = load(self.store, head, head.epoch + 1)
-            for task in tasks:
-                if task not in run.machine.state.tasks:
-                    raise TaskNotFoundError(workflow_id=head.workflow_id, what="task", task=task, hint="")
-            commands = run.machine.handle(ev.Recovered(resumed=resumed))
+            commands = [command for task, verdict in (outcomes or {}).items() for command in decide_doubt(run, task, verdict)]
+            if cancel is not None:
+                decide_cancel(run, cancel)
+            commands += run.machine.handle(ev.Recovered(resumed=resumed))
             check_code(run, on_code_change)
             if self.store.claim(head.workflow_id, epoch=head.epoch, owner=self._owner.id) is None:
                 return None
@@ -303,17 +332,8 @@ class Engine:
             raise InvalidStateError(
                 workflow_id=name, status=head.status, reason="its external outputs were rolled back; start a new workflow"
             )
-        verdicts = outcomes or {}
-        run = self._take_over(head, on_code_change, resumed=True, tasks=verdicts)
-        if run is None:
-            return self._follow(self._head(name), on_code_change)
-        for task, verdict in verdicts.items():
-            self._loop.post(run, lambda task=task, verdict=verdict: self._decide(run, task, verdict))  # type: ignore[misc]
-        return run.future
-
-    def _decide(self, run: Run, task: str, verdict: Any) -> None:
-        self._loop.perform(run, run.machine.handle(settle_doubt(run, task, verdict)))
-        run.values.discard(task, run.machine.state.tasks[task].attempt)
+        run = self._take_over(head, on_code_change, resumed=True, outcomes=outcomes)
+        return run.future if run is not None else self._follow(self._head(name), on_code_change)
 
     def resume_all(self, *, on_code_change: OnCodeChange = "fail") -> dict[str, WorkflowFuture]:
         """Go on with every unfinished workflow whose owner is dead. Those that living engines drive are left alone. Of a workflow that
@@ -377,7 +397,7 @@ class Engine:
     def list_all(self, *statuses: str) -> list[Head]:
         """Heads of all workflows (with one of these statuses), by id."""
         for status in statuses:
-            _one_of("status", status, tuple(Status))
+            _one_of("status", status, tuple(map(str, Status)))
         wanted = [Status(status) for status in statuses]
         heads, after = list[Head](), ""
         while page := self.store.heads(status=wanted, after=after):
@@ -406,11 +426,14 @@ class Engine:
         head = self._head(check_id(name))
         if Status(head.status).ended:
             raise InvalidStateError(workflow_id=name, status=head.status, reason="nothing to cancel")
-        run = self._loop.runs.get(name) or self._take_over(head, "accept")
+        run = self._running(name)
+        if run is not None:
+            self._loop.post(run, ev.CancelAsked(undo=rollback))
+        else:
+            run = self._take_over(head, "accept", cancel=journal.CancelDecided(undo=rollback))
         if run is None:
             self._wish(name, "cancel+rollback" if rollback else "cancel", timeout)
             return
-        self._loop.post(run, ev.CancelAsked(undo=rollback))
         run.cancelled.result(timeout)
 
     def _wish(self, name: str, wish: str, timeout: float | None) -> None:

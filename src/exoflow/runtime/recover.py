@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from exoflow import codec
 from exoflow.core import journal, replay
-from exoflow.core.commands import Grow
+from exoflow.core.commands import Command, Grow
 from exoflow.core.machine import Machine
+from exoflow.core.spec.annotations import Kind
 from exoflow.core.state import AT_REST
 from exoflow.define import registry
 from exoflow.define.plan import Plan
 from exoflow.define.task import Task
-from exoflow.errors import CheckpointCorruptError, CodeChangedError, InvalidStateError, PayloadUnreadableError, StoreCorruptError
+from exoflow.errors import (
+    CheckpointCorruptError,
+    CodeChangedError,
+    InvalidOptionError,
+    InvalidStateError,
+    PayloadUnreadableError,
+    StoreCorruptError,
+    TaskNotFoundError,
+)
+from exoflow.runtime.perform import settle_doubt
 from exoflow.runtime.run import Run
 from exoflow.runtime.values import Saved, Spoiled, Values, decode, fetch
 from exoflow.store.base import Entry, Head, Store
@@ -88,6 +98,24 @@ def read_end(store: Store, head: Head) -> tuple[journal.WorkflowEnded, Saved | N
     if outcome is None:
         raise InvalidStateError(workflow_id=name, status=head.status, reason="its journal says otherwise; see exoflow doctor")
     return outcome, saved.get(outcome.task)
+
+
+def decide_doubt(run: Run, task: str, verdict: Any) -> list[Command]:
+    """Before the event Recovered: what a person found out about a task in doubt. Raises TaskNotFoundError, InvalidOptionError."""
+    found = run.machine.state.tasks.get(task)
+    if found is None:
+        raise TaskNotFoundError(workflow_id=run.workflow_id, what="task", task=task, hint="")
+    if not found.effect or found.kind is not Kind.COMMITTING:
+        raise InvalidOptionError(message=f"task '{task}' of workflow '{run.workflow_id}' is not in doubt; leave it out of outcomes")
+    return run.machine.handle(settle_doubt(run, task, verdict))
+
+
+def decide_cancel(run: Run, decision: journal.CancelDecided) -> None:
+    """Before the event Recovered: the workflow is taken over to be cancelled, so none of its tasks shall start."""
+    state = run.machine.state
+    if not state.cancelling:
+        replay.apply(state, decision)
+        state.records.append(decision)
 
 
 def check_code(run: Run, on_code_change: OnCodeChange) -> None:
