@@ -15,8 +15,9 @@ from exoflow.store.base import Head, Store
 
 
 class TaskReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One task. ``state``: WAITING, SUCCEEDED, FAILED, or UNKNOWN (it ran, but left no output: internal, not saved). ``size_bytes`` and
-    times are of the saved output; ``attempts`` counts those on record."""
+    """One task. ``state``: WAITING, SUCCEEDED, UNKNOWN (it ran, but left no output: internal, not saved), or, of the task at which the
+    workflow stopped, that status (FAILED, IN_DOUBT, BLOCKED). ``size_bytes`` and times are of the saved output; ``attempts`` counts those
+    on record."""
 
     task: str
     kind: str
@@ -73,7 +74,8 @@ def report(store: Store, head: Head) -> WorkflowReport:
 
 def _task_report(state: State, task: Task, failures: dict[str, str], sizes: dict[str, int]) -> TaskReport:
     outcome = state.outcome
-    if outcome is not None and outcome.task == task.id and outcome.failure is not None:
+    stopped_it = outcome is not None and outcome.task == task.id and outcome.status != "SUCCEEDED"
+    if outcome is not None and stopped_it:
         word = outcome.status
     elif task.durable:
         word = "SUCCEEDED"
@@ -87,7 +89,7 @@ def _task_report(state: State, task: Task, failures: dict[str, str], sizes: dict
         state=word,
         durable=task.durable,
         effect_stands=task.effect or (task.kind is Kind.COMMITTING and task.version != UNEXECUTED),
-        attempts=task.attempt,
+        attempts=max(task.attempt, outcome.attempt) if outcome is not None and stopped_it else task.attempt,
         failures=task.failures,
         started_ms=task.times[0] or None,
         ended_ms=task.times[1] or None,
