@@ -1,0 +1,1 @@
+"""One file for each command of ``exoflow``. Each reads like a script: open the engine, call it, print what came of it."""

@@ -1,0 +1,120 @@
+"""``exoflow show``: one workflow and its tasks, or how a task got where it is."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+from typer.core import TyperCommand
+
+from exoflow.cli.session import Session
+
+if TYPE_CHECKING:
+    from exoflow.client.engine import Engine
+    from exoflow.client.report import TaskReport, WorkflowReport
+
+_ROWS_MAX = 200
+_ORDER = ("IN_DOUBT", "BLOCKED", "FAILED", "CANCELLED")
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Id of the workflow.")]
+
+
+class WithBareStory(TyperCommand):
+    """``--story`` may come without a task."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See the class."""
+        words = [
+            "--story=" if word == "--story" and (at + 1 == len(args) or args[at + 1].startswith("-")) else word
+            for at, word in enumerate(args)
+        ]
+        return super().parse_args(ctx, words)
+
+
+def show(
+    session: Session,
+    name: NameArgument,
+    story: Annotated[
+        str | None, typer.Option("--story", metavar="[TASK]", help="How this task got where it is; without TASK, the whole workflow.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Print at most so many tasks; 0: all.")] = _ROWS_MAX,
+) -> None:
+    """Show one workflow and its tasks.
+
+    Of each task: its state, whether its output is saved and its effect stands, attempts, times. With --story: the journal in words.
+    """
+    with session.engine() as engine:
+        report = engine.get_metadata(name)
+        text = _story(engine, report, story) if story is not None else ""
+    if story is not None:
+        _print_story(session, name, story, text)
+    elif session.output.as_json:
+        session.output.document(report)
+    else:
+        _print_report(session, report, limit)
+
+
+def _story(engine: Engine, report: WorkflowReport, task: str) -> str:
+    from exoflow.errors import TaskNotFoundError
+
+    text = engine.story(report.workflow_id, task or None)
+    if task and f"  {task}: " not in text:  # tasks of a loop that went on are in the journal only
+        names = [each.task for each in report.tasks]
+        if task not in names:
+            close = difflib.get_close_matches(task, names, 1)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            raise TaskNotFoundError(workflow_id=report.workflow_id, what="task", task=task, hint=hint)
+    return text
+
+
+def _print_story(session: Session, name: str, task: str, text: str) -> None:
+    from exoflow.cli.output import escaped
+
+    if session.output.as_json:
+        session.output.document({"workflow_id": name, "task": task or None, "story": text.splitlines()})
+        return
+    for line in text.splitlines():
+        session.output.line(escaped(line))
+
+
+def _print_report(session: Session, report: WorkflowReport, limit: int) -> None:
+    from exoflow.cli.output import escaped, lasted, size, when
+
+    output = session.output
+    took = lasted((report.updated_ms - report.created_ms) / 1000)
+    output.line(f"{report.workflow_id}  {report.status}")
+    output.line(f"created {when(report.created_ms)}, updated {when(report.updated_ms)} ({took} later), owner no. {report.epoch}")
+    if report.note:
+        output.line(f"note: {escaped(report.note)}")
+    if report.rolled_back:
+        output.line("its external outputs were rolled back")
+    if report.standing and report.status != "SUCCEEDED":
+        output.line(f"external outputs that stand: {escaped(', '.join(report.standing))}")
+    output.line()
+    tasks = sorted(report.tasks, key=lambda task: _ORDER.index(task.state) if task.state in _ORDER else len(_ORDER))
+    chosen = tasks[:limit] if limit else tasks
+    columns = ("TASK", "STATE", "KIND", "SAVED", "EFFECT", "ATTEMPTS", "FAILURES", "STARTED", "TOOK", "SIZE", "ERROR")
+    output.table(columns, [_row(task, when, lasted, size) for task in chosen])
+    if len(chosen) < len(tasks):
+        output.note(f"… and {len(tasks) - len(chosen)} more; --limit 0 prints all")
+
+
+def _row(task: TaskReport, when: Any, lasted: Any, size: Any) -> tuple[str, ...]:
+    times = task.started_ms, task.ended_ms
+    took = lasted((times[1] - times[0]) / 1000) if times[0] and times[1] else ""
+    fields = msgspec.structs.asdict(task)
+    return (
+        task.task,
+        task.state,
+        task.kind,
+        "yes" if task.durable else "no",
+        "stands" if task.effect_stands and task.kind != "internal" else "",
+        str(fields["attempts"] or ""),
+        str(fields["failures"] or ""),
+        when(task.started_ms),
+        took,
+        size(task.size_bytes),
+        (task.error or "").splitlines()[0] if task.error else "",
+    )
