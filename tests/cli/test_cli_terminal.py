@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import DEADLINE_S
+from tests.cli.shell import DEADLINE_S
 
 pytestmark = pytest.mark.slow
 """Slow: starts processes."""
