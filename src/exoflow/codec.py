@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import io
 import pickle
 import struct
 import sys
 import types
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 import cloudpickle  # type: ignore[import-untyped]
 from blake3 import blake3
@@ -71,10 +73,26 @@ def encode(value: Any) -> Encoded:
     except Exception:
         views.clear()
     try:  # functions and classes without an importable name
-        header: bytes = cloudpickle.dumps(value, protocol=5, buffer_callback=out_of_band)
+        header = _by_value(value, out_of_band)
     except Exception as error:
         raise _explain(value, error) from error
     return Encoded(header, tuple(views))
+
+
+def _by_value(value: Any, out_of_band: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file, protocol=5, buffer_callback=out_of_band).dump(value)
+    return file.getvalue()
+
+
+def _refuse(value: object) -> NoReturn:
+    raise TypeError(f"cannot pickle '{type(value).__name__}' object")
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle, but an open file is refused: it would be read, and become another kind of object on the other side."""
+
+    dispatch_table: ClassVar[Any] = ChainMap({io.TextIOWrapper: _refuse}, cloudpickle.Pickler.dispatch_table)
 
 
 def decode(encoded: Encoded) -> Any:
@@ -157,7 +175,7 @@ def _explain(value: Any, error: Exception) -> NotSerializable:
     reason = str(error) or type(error).__name__
     if culprit is not value:
         try:
-            cloudpickle.dumps(culprit, protocol=5)
+            _by_value(culprit)
         except Exception as inner:
             reason = str(inner) or type(inner).__name__
     cls = type(culprit)
@@ -166,7 +184,7 @@ def _explain(value: Any, error: Exception) -> NotSerializable:
 
 def _pickles(value: Any) -> bool:
     try:
-        cloudpickle.dumps(value, protocol=5)
+        _by_value(value)
     except Exception:
         return False
     return True

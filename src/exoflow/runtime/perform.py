@@ -449,10 +449,12 @@ def failure_of(name: str, outcome: journal.WorkflowEnded, cause: BaseException |
     if outcome.status == Status.IN_DOUBT:
         return WorkflowInDoubtError(workflow_id=name, task=task, attempt=outcome.attempt)
     text = failure.text if failure is not None else ""
+    error: WorkflowFailed
     if outcome.status == Status.BLOCKED:
-        return WorkflowBlockedError(workflow_id=name, reason=f"task '{task}': {text}" if task else text)
-    type_name = failure.types[0].rpartition(".")[2] if failure is not None and failure.types else "error"
-    error = TaskFailed(workflow_id=name, task=task, attempt=outcome.attempt, error=f"{type_name}: {text}")
+        error = WorkflowBlockedError(workflow_id=name, reason=f"task '{task}': {text}" if task else text)
+    else:
+        type_name = failure.types[0].rpartition(".")[2] if failure is not None and failure.types else "error"
+        error = TaskFailed(workflow_id=name, task=task, attempt=outcome.attempt, error=f"{type_name}: {text}")
     if failure is not None:
         error.__cause__ = exception_of(failure, cause)
     return error
