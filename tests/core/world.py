@@ -91,6 +91,7 @@ class Attempt:
     acted: bool = False
     stopping: bool = False
     kind: str = "run"
+    spec: TaskSpec | None = None
 
 
 @dataclass
@@ -160,7 +161,8 @@ class World:
                 assert seen.setdefault(name, draw) == draw, f"{c.task} sees two versions of {name}"
         assert c.basis == basis_of(up.version for up in ups)
         self.seen[c.task, c.attempt] = seen
-        attempt = Attempt(c.task, c.attempt, c.basis, inputs, getattr(c, "save", False), seen, kind=kind)
+        spec = self.machine.state.tasks[c.task].spec
+        attempt = Attempt(c.task, c.attempt, c.basis, inputs, getattr(c, "save", False), seen, kind=kind, spec=spec)
         self.running.setdefault(c.task, []).append(attempt)
         if kind == "run":
             self.runs[c.task] = self.runs.get(c.task, 0) + 1
@@ -289,7 +291,8 @@ class World:
 
     def finish_run(self, attempt: Attempt) -> None:
         task = self.machine.state.tasks.get(attempt.task)
-        spec = self.specs[attempt.task]
+        spec = attempt.spec
+        assert spec is not None
         rng = self.rng
         failed = self.fault(self.knobs.fail)
         died = not failed and self.fault(self.knobs.die)
@@ -313,7 +316,7 @@ class World:
 
     def succeed(self, attempt: Attempt, spec: TaskSpec) -> None:
         value = dict(attempt.seen)
-        if not spec.annotations.deterministic:
+        if not spec.deterministic:
             self.draws += 1
             value[attempt.task] = self.draws
         self.returned[attempt.task, attempt.number] = value
@@ -345,7 +348,7 @@ class World:
         happened = (attempt.task, attempt.basis) in self.commits
         if happened:
             self.draws += 1
-            own = {} if self.specs[attempt.task].annotations.deterministic else {attempt.task: self.draws}
+            own = {} if self.specs[attempt.task].deterministic else {attempt.task: self.draws}
             self.returned[attempt.task, attempt.number] = {**attempt.seen, **own}
         self.do(ev.DoubtAnswered(task=attempt.task, happened=happened))
 
@@ -357,7 +360,7 @@ class World:
         for attempts in self.running.values():
             for attempt in attempts:
                 if self.rng.random() < 0.5 and attempt.kind == "run":
-                    self.act(attempt, self.specs[attempt.task])
+                    self.act(attempt, attempt.spec)
         self.epoch += 1
         self.fresh()
         records = [record for record, _ in self.durable]
@@ -397,7 +400,7 @@ class World:
             survivors.append(("result", self.saved[ended.task]))
         for who, seen in survivors:
             for name, draw in seen.items():
-                assert truth.setdefault(name, draw) == draw, f"{who} saw draw {draw} of {name}, others saw {truth[name]}"
+                assert truth.setdefault(name, draw) == draw, f"{who} saw draw {draw} of {name}, others saw {truth[name]} {survivors}"
         keys = [task for task, _ in self.commits]
         assert len(keys) == len(set(keys)), f"a commit stands twice: {sorted(self.commits)}"
         if self.status is Status.SUCCEEDED:

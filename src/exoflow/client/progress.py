@@ -128,7 +128,7 @@ def _why(state: State, run: Run, task: Task) -> str:
 
 def _held(state: State, task: Task) -> str:
     """The commit rule's reason, nearest first."""
-    path = [(prop.name.lower(), up.id) for prop, up in state.stability.blame_path(GATE[task.kind], task)] if task.kind in GATE else []
+    path = [(why.prop.name.lower(), why.task.id) for why in state.stability.blame_path(GATE[task.kind], task)] if task.kind in GATE else []
     if not path:
         return "the commit rule holds it back"
     words = " needs ".join(f"{prop}({name})" for prop, name in path[:_PATH_MAX])

@@ -144,6 +144,8 @@ def _in_words(record: journal.Record) -> str:
             return f"{record.task}: attempt {record.attempt} failed ({record.failure.text}); failure {record.failures}, another follows"
         case journal.WorkerDied():
             return f"{record.task}: attempt {record.attempt} killed its worker ({record.reason}); death {record.deaths}"
+        case journal.UndoIntended():
+            return f"{record.task}: the effect of attempt {record.attempt} is about to be rolled back"
         case journal.EffectUndone():
             return f"{record.task}: the effect of attempt {record.attempt} was rolled back"
         case journal.EffectSettled():

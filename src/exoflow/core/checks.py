@@ -90,9 +90,8 @@ def check_growth(state: State, task: Task, graph: Graph) -> tuple[Graph, list[Fi
 
 
 def save_shape(state: State, task: Task) -> None:
-    """``task`` returned a DAG. Unless the very same DAG can be had again after any loss, it is saved, whatever the annotation says:
-    without it nobody would find what its tasks left behind."""
-    if not task.needs_saving and not (task.deterministic and state.stability.holds(Prop.RECOVERABLE, task.ups)):
+    """``task`` returned a DAG, which is saved whatever the annotation says: without it, nobody would find what its tasks left behind."""
+    if not task.needs_saving:
         state.respecify(task, _saved(task.spec))
 
 
@@ -108,7 +107,7 @@ def _saved(spec: TaskSpec) -> TaskSpec:
 
 def _may_be_unsafe(specs: Iterable[TaskSpec]) -> bool:
     """If every nondeterministic task is saved, every version can be had again, and nothing can go wrong."""
-    return any(not spec.annotations.deterministic and spec.annotations.checkpoint is Checkpoint.NONE for spec in specs)
+    return any(not spec.deterministic and spec.annotations.checkpoint is Checkpoint.NONE for spec in specs)
 
 
 # --- the dry run -------------------------------------------------------------------------------------------------------------

@@ -57,6 +57,8 @@ def fail(state: State, task: Task, failure: Failure) -> None:
     task.failure = failure
     if state.ending is None:
         state.ending = Ending(Status.FAILED, task.id, task.attempt, failure, undo=state.undo_on_failure)
+    elif state.unwinding is not None:  # a rollback needs its output
+        block(state, task, failure)
 
 
 def block(state: State, task: Task | None, failure: Failure) -> None:
@@ -94,7 +96,7 @@ def _unwound(state: State) -> bool:
     """Undo the external outputs of all undoable tasks, one by one, downstream first. True when none is left."""
     if state.unwinding is None:
         state.unwinding = deque()
-        _expose_orphans(state)
+        state.agenda.extend(task for task in state.tasks.values() if task.phase is Phase.WAITING)  # some may run for this again
         if state.agenda:
             return False
     queue = state.unwinding
@@ -103,19 +105,11 @@ def _unwound(state: State) -> bool:
     if not queue:
         queue += [task for task in reversed(upstream_first(state)) if task.effect and task.kind is Kind.UNDOABLE]
     if not queue:
-        return not any(orphan.effect for orphan in state.orphans.values())
+        return True
     if queue[0].phase not in (Phase.UNDO_WAITING, Phase.UNDO_PAUSED):
         state.undone = True
         demand.want(state, queue[0], Phase.UNDO_WAITING)
     return False
-
-
-def _expose_orphans(state: State) -> None:
-    """Effects of tasks whose parent must return its DAG again before they can be undone."""
-    for orphan in list(state.orphans.values()):
-        parent = state.tasks.get(orphan.parent)
-        if orphan.effect and parent is not None:
-            demand.want(state, parent)
 
 
 def upstream_first(state: State) -> list[Task]:

@@ -11,6 +11,7 @@ from exoflow.core.journal import TasksWithdrawn
 from exoflow.core.spec.graph import Graph
 from exoflow.core.spec.ids import UNEXECUTED, UNKNOWN, child_scope
 from exoflow.core.state import Orphan, Phase, State, Task
+from exoflow.core.withdrawal import condemn_downstream
 from exoflow.errors import EngineBug
 
 
@@ -59,7 +60,7 @@ def grow(state: State, task: Task, graph: Graph) -> None:
     state.commands.append(Grow(task=task.id, scope=scope, names=tuple(kids)))
     for kid in task.kids:
         _adopt(state, kid)
-    mark_forgotten(state, task.kids)
+    mark_forgotten(state, (*task.kids, *readers, *before))
     demand.recount_downstream(state, tail)
     state.stability.rewire(task)
 
@@ -70,17 +71,33 @@ def mark_forgotten(state: State, tasks: Iterable[Task]) -> None:
     while stack:
         for up in stack.pop().ups:
             if up.version == UNEXECUTED:
-                up.version = UNKNOWN
-                state.move(up, Phase.DONE)
+                _mark(state, up)
                 stack.append(up)
+
+
+def _mark(state: State, task: Task) -> None:
+    if task.phase is Phase.IDLE:
+        state.move(task, Phase.DONE)
+    elif not task.deterministic:  # it is making a new version already: what saw the old one must go
+        condemn_downstream(state, task)
+        return
+    task.version = UNKNOWN
+
+
+def want_owed(state: State) -> None:
+    """Effects that were undone in order to be made again are made again, even if nobody needs the outputs any more."""
+    for task in list(state.tasks.values()):
+        if task.owed and task.deterministic and not task.condemned and task.version != UNEXECUTED and task.phase is Phase.DONE:
+            demand.want(state, task)
 
 
 def start(state: State, task: Task) -> None:
     """Want what the sub-workflow of ``task`` owes to those who wait for it."""
+    want_owed(state)
     tail = task
     while tail.tail is not None:
         tail = tail.tail
-    if not tail.at_hand:
+    if not tail.at_hand and (tail.version == UNEXECUTED or tail.claims):
         demand.want(state, tail)
 
 
@@ -102,7 +119,8 @@ def _adopt(state: State, kid: Task) -> None:
 def restore(state: State, task: Task, orphan: Orphan) -> None:
     """Set the durable facts of ``task``."""
     task.failures, task.deaths, task.effect = orphan.failures, orphan.deaths, orphan.effect
-    task.attempt, task.basis = orphan.intent
+    task.attempt, task.basis = max(task.attempt, orphan.intent[0]), orphan.intent[1]
+    task.owed = orphan.owed
     saved = orphan.saved
     if saved is None:
         return

@@ -24,7 +24,7 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Why an attempt failed, as data. ``kind``: ``raised`` (an exception), ``died`` (the worker), ``timeout``, ``final`` (not worth
-    retrying). ``types`` are the names of the exception's class and its bases."""
+    retrying), ``blocked`` (something outside must be repaired first). ``types`` are the names of the exception's class and its bases."""
 
     kind: str
     types: tuple[str, ...]
@@ -97,6 +97,13 @@ class WorkerDied(_Record, frozen=True, kw_only=True, tag="died"):
     parent_version: int = 0
 
 
+class UndoIntended(_Record, frozen=True, kw_only=True, tag="undoing"):
+    """An executed task is about to be rolled back: from here on it counts as not executed, and its effect as neither there nor gone."""
+
+    task: str
+    attempt: int
+
+
 class EffectUndone(_Record, frozen=True, kw_only=True, tag="undone"):
     """The rollback of an attempt finished: its external output no longer stands."""
 
@@ -155,6 +162,7 @@ Record = (
     | AttemptIntended
     | AttemptFailed
     | WorkerDied
+    | UndoIntended
     | EffectUndone
     | EffectSettled
     | TasksWithdrawn

@@ -167,6 +167,6 @@ class Machine:
             missing = [up.id for up in task.ups if up.version == UNEXECUTED or not up.at_hand]
             text += f"; waits for {', '.join(missing[:10])}"
         elif task.phase is Phase.HELD and task.kind is not Kind.INTERNAL:
-            path = [f"{prop.name.lower()}({up.id})" for prop, up in self.state.stability.blame_path(GATE[task.kind], task)]
+            path = [f"{why.prop.name.lower()}({why.task.id})" for why in self.state.stability.blame_path(GATE[task.kind], task)]
             text += f"; the commit rule holds it back: {' needs '.join(path[:10])}"
         return text

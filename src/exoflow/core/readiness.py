@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from exoflow.core import demand, withdrawal
 from exoflow.core.commands import Ask, Run, SetTimer, Undo
-from exoflow.core.journal import AttemptIntended
+from exoflow.core.journal import AttemptIntended, UndoIntended
 from exoflow.core.spec.annotations import Kind
 from exoflow.core.spec.ids import UNEXECUTED, basis_of
 from exoflow.core.stability import Prop
@@ -18,8 +18,14 @@ def review(state: State, task: Task) -> None:
     """Take ``task`` as far as it can go now."""
     if not state.has(task):
         return
+    if task.pressed:
+        task.pressed = False
+        if task.checkpoint_lost:
+            demand.want(state, task)
+            return
     if task.phase is Phase.WAITING or task.phase is Phase.HELD:
-        if task.missing == 0 and task.holds == 0 and _may_start(state, task):
+        # A condemned task that waits to run is wanted by a rollback downstream, which is what it would have to wait for.
+        if task.missing == 0 and (task.holds == 0 or task.condemned) and may_start(state, task):
             _start(state, task)
     elif task.phase is Phase.UNDO_WAITING:
         if task.missing == 0 and task.holds == 0:
@@ -28,7 +34,7 @@ def review(state: State, task: Task) -> None:
         withdrawal.review(state, task)
 
 
-def _may_start(state: State, task: Task) -> bool:
+def may_start(state: State, task: Task) -> bool:
     """While the workflow winds down, only outputs that a rollback needs are made again."""
     if state.status is not Status.RUNNING or state.cancelling or state.ending is not None:
         return state.unwinding is not None and task.deterministic and task.version != UNEXECUTED
@@ -38,6 +44,7 @@ def _may_start(state: State, task: Task) -> bool:
 def _start(state: State, task: Task) -> None:
     if task.effect:  # of an earlier attempt, whose output is not to be had
         if task.kind is Kind.UNDOABLE:
+            task.again = True
             _undo(state, task)
         else:
             _doubt(state, task)
@@ -82,6 +89,21 @@ def run(state: State, task: Task) -> None:
 
 
 def _undo(state: State, task: Task) -> None:
+    """Roll back. If the task was executed, a later life must not take its output or its effect for granted from here on."""
+    if task.version == UNEXECUTED:
+        undo(state, task)
+        return
+    state.move(task, Phase.UNDO_STARTING)
+    state.records.append(UndoIntended(task=task.id, attempt=task.attempt))
+    state.set_saving(task, Saving.NOT)
+    if task.durable:
+        task.durable = False
+        demand.recount_downstream(state, task)
+        state.stability.reset()
+
+
+def undo(state: State, task: Task) -> None:
+    """Run the rollback."""
     state.move(task, Phase.UNDOING)
     state.commands.append(Undo(task=task.id, attempt=task.attempt, basis=task.basis))
 
@@ -104,18 +126,7 @@ def in_doubt(state: State, task: Task) -> None:
 
 def _press(state: State, held: Task, gate: Prop) -> None:
     """If ``held`` waits for a checkpoint that will never land, because the output was lost before, have that output made again."""
-    for prop, task in state.stability.blame_path(gate, held):
-        if prop is Prop.STABLE or not _checkpoint_lost(task):
-            continue
-        demand.want(state, task)
-        return
-
-
-def _checkpoint_lost(task: Task) -> bool:
-    return (
-        task.version != UNEXECUTED
-        and task.needs_saving
-        and not (task.durable or task.present or task.condemned)
-        and task.saving is Saving.NOT
-        and task.phase is Phase.DONE
-    )
+    for blocked in state.stability.blame_path(gate, held):
+        if blocked.wants_save and blocked.task.checkpoint_lost:
+            demand.want(state, blocked.task)
+            return

@@ -53,11 +53,12 @@ def _facts(state: State, task_id: str, parent: str, parent_version: int) -> Task
 def _saved(state: State, record: journal.OutputSaved) -> None:
     where = _facts(state, record.task, record.parent, record.parent_version)
     if isinstance(where, Orphan):
-        where.saved = record
+        where.saved, where.owed = record, False
         return
     if where.kids is not None:
         withdrawal.collapse(state, where)
     orphan = Orphan(record.parent, record.parent_version)
+    where.owed = False
     orphan.saved, orphan.failures, orphan.deaths = record, where.failures, where.deaths
     orphan.effect = where.effect and where.kind is Kind.UNDOABLE
     orphan.intent = (where.attempt, where.basis)
@@ -84,14 +85,22 @@ def _died(state: State, record: journal.WorkerDied) -> None:
     _facts(state, record.task, record.parent, record.parent_version).deaths = record.deaths
 
 
-def _undone(state: State, record: journal.EffectUndone) -> None:
-    """An undoable task whose effect is gone counts as not executed."""
-    task = state.tasks.get(record.task)
-    if task is None:
-        state.orphans.pop(record.task, None)
+def _undoing(state: State, record: journal.UndoIntended) -> None:
+    """The task counts as not executed; if something durable was built on it, its effect is owed."""
+    where = state.tasks.get(record.task) or state.orphans.get(record.task)
+    if where is None:
         return
-    task.effect = False
-    _void(state, task)
+    where.owed = True
+    if isinstance(where, Orphan):
+        where.saved = None
+    else:
+        _void(state, where)
+
+
+def _undone(state: State, record: journal.EffectUndone) -> None:
+    where = state.tasks.get(record.task) or state.orphans.get(record.task)
+    if where is not None:
+        where.effect = False
 
 
 def _settled(state: State, record: journal.EffectSettled) -> None:
@@ -104,6 +113,7 @@ def _withdrawn(state: State, record: journal.TasksWithdrawn) -> None:
     for name in record.tasks:
         task = state.tasks.get(name)
         if task is not None:
+            task.owed = False
             _void(state, task)
         state.orphans.pop(name, None)
 
@@ -128,8 +138,12 @@ def _cancel(state: State, record: journal.CancelDecided) -> None:
 
 
 def _resumed(state: State, _record: journal.WorkflowResumed) -> None:
+    blocked = state.outcome is not None and state.outcome.status == Status.BLOCKED
+    if blocked and state.undone:  # in the middle of rolling back: that is all that can be gone on with
+        state.cancelling = state.undo_cancelled = True
+    elif not blocked:
+        state.cancelling = False
     state.outcome = None
-    state.cancelling = False
     state.status = Status.RUNNING
     for task in state.tasks.values():
         task.failures = task.deaths = 0
@@ -149,6 +163,7 @@ _APPLY: dict[type, Callable[[State, Any], None]] = {
     journal.AttemptIntended: _intended,
     journal.AttemptFailed: _failed,
     journal.WorkerDied: _died,
+    journal.UndoIntended: _undoing,
     journal.EffectUndone: _undone,
     journal.EffectSettled: _settled,
     journal.TasksWithdrawn: _withdrawn,

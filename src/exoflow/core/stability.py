@@ -60,13 +60,19 @@ class Blocked:
         if blame is not None:
             blame.hung[self] = None
 
+    @property
+    def wants_save(self) -> bool:
+        """Whether it would be good if the task were saved."""
+        return self.prop is not Prop.STABLE or self.task.kids is not None
+
     def is_bad(self, root: Task | None) -> bool:
         """It does not hold, whatever the other propositions say."""
         task = self.task
         if self.prop is Prop.SETTLED:
-            # the shape of a sub-workflow is needed as long as anything of it is, or reads it
             return not task.durable and (task is root or task.kids is not None or not (task.readers or task.before))
         if task.version == UNEXECUTED or task.condemned:
+            return True
+        if task.kids is not None and not task.durable:  # nothing of a sub-workflow has effects before it is sure to be found again
             return True
         return self.prop is Prop.RECOVERABLE and not task.durable and not task.deterministic
 
@@ -80,7 +86,7 @@ class Blocked:
             down = readers[position] if position < len(readers) else task.before[position - len(readers)]
             return (Prop.SETTLED if at & 1 else Prop.STABLE), down
         ups = task.ups
-        if self.prop is Prop.RECOVERABLE and task.durable:  # but it takes its parent's shape to find it again
+        if self.prop is Prop.RECOVERABLE and task.durable:  # but it takes the shape that it belongs to, to find it again
             ups = ups[:1] if task.parent is not None else ()
         if at < len(ups):
             return self.prop, ups[at]
@@ -143,11 +149,11 @@ class Stability:
             if task.phase is Phase.HELD:
                 self._state.agenda.append(task)
 
-    def blame_path(self, prop: Prop, task: Task) -> Iterator[tuple[Prop, Task]]:
+    def blame_path(self, prop: Prop, task: Task) -> Iterator[Blocked]:
         """Why ``ask(prop, task)`` was last answered no: the chain of propositions from the input to what is bad."""
         known = getattr(task.ups[task.asked], _SLOT[prop]) if task.asked < len(task.ups) else None
         while isinstance(known, Blocked):
-            yield known.prop, known.task
+            yield known
             known = known.blame
 
     # --- the search ----------------------------------------------------------------------------------------------------------
@@ -224,6 +230,9 @@ class Stability:
         for below in reversed(path):
             below.set_blame(culprit)
             culprit = below
+            if below.wants_save and below.task.checkpoint_lost:
+                below.task.pressed = True
+                self._state.agenda.append(below.task)
         on_path = set(path)
         for open_ in component:
             open_.is_open = False

@@ -44,6 +44,7 @@ class Phase(enum.IntEnum):
     RUNNING = 4
     STOPPING = 5  # told to stop; its end is awaited because it may have effects
     UNDO_WAITING = 6  # to be rolled back, when `missing` inputs and `holds` are gone
+    UNDO_STARTING = 14  # that it will be rolled back is being written
     UNDOING = 7  # rollback runs
     UNDO_PAUSED = 8  # rollback failed; back-off runs
     PAUSED = 9  # a failure is being recorded, or back-off runs
@@ -53,7 +54,7 @@ class Phase(enum.IntEnum):
     FAILED = 13  # for good
 
 
-ACTIVE = frozenset({Phase.STARTING, Phase.RUNNING, Phase.STOPPING, Phase.UNDOING, Phase.ASKING})
+ACTIVE = frozenset({Phase.STARTING, Phase.RUNNING, Phase.STOPPING, Phase.UNDO_STARTING, Phase.UNDOING, Phase.ASKING})
 """Phases that end with an event of their own."""
 AT_REST = frozenset({Phase.IDLE, Phase.DONE, Phase.FAILED})
 """Phases in which nothing is under way."""
@@ -71,6 +72,7 @@ class Task:
     """One task of a workflow, linked to its neighbours."""
 
     __slots__ = (
+        "again",  # it is being undone in order to run again
         "after",  # tasks that must have finished first
         "asked",  # how many inputs the commit rule has passed; n_, r_, s_prop: see stability
         "attempt",
@@ -93,9 +95,11 @@ class Task:
         "meaning",  # fingerprint of an earlier output, to audit against
         "missing",
         "n_prop",
+        "owed",  # its effect was undone to be made again, and what is built on its output still stands
         "parent",  # the task whose sub-workflow it belongs to
         "phase",
         "present",
+        "pressed",  # a commit waits for its checkpoint, which will never land by itself
         "r_prop",
         "readers",  # inverse of `reads`
         "reads",
@@ -125,7 +129,9 @@ class Task:
         self.attempt = self.failures = self.deaths = self.undo_tries = 0
         self.version = UNEXECUTED
         self.basis = 0
-        self.present = self.durable = self.effect = self.caught = self.condemned = self.wanting = self.giving_up = False
+        self.present = self.durable = self.effect = self.caught = self.condemned = self.wanting = self.giving_up = self.again = (
+            self.owed
+        ) = self.pressed = False
         self.saving = Saving.NOT
         self.claims = self.missing = self.holds = 0
         self.failure: Failure | None = None
@@ -142,8 +148,7 @@ class Task:
 
     @property
     def deterministic(self) -> bool:
-        """A second run would make the same version. A caught failure is a matter of chance even where the function is not."""
-        return self.spec.annotations.deterministic and not self.caught
+        return self.spec.deterministic
 
     @property
     def ups(self) -> tuple[Task, ...]:
@@ -163,6 +168,17 @@ class Task:
         """Something of it would have to be withdrawn if its inputs changed."""
         return self.version != UNEXECUTED or self.effect or self.phase in ACTIVE or self.phase in (Phase.PAUSED, Phase.IN_DOUBT)
 
+    @property
+    def checkpoint_lost(self) -> bool:
+        """It is to be saved, but its output was lost before."""
+        return (
+            self.version != UNEXECUTED
+            and self.needs_saving
+            and not (self.durable or self.present or self.condemned)
+            and self.saving is Saving.NOT
+            and self.phase is Phase.DONE
+        )
+
     def usable_by(self, reader: Task) -> bool:
         """Its output may be read by ``reader`` now. What is condemned may be read only by what is condemned with it (a rollback gets
         the very values that the task got)."""
@@ -178,16 +194,12 @@ class Task:
 
     @property
     def read_when_saved(self) -> bool:
-        """Consumers wait for the save: by annotation; and for a caught failure of a deterministic task, because a later life would take
-        the version for one that can be made again."""
-        annotations = self.spec.annotations
-        return annotations.checkpoint is Checkpoint.SYNC or (self.caught and annotations.deterministic)
+        """Consumers wait for the save."""
+        return self.spec.annotations.checkpoint is Checkpoint.SYNC
 
     @property
     def needs_saving(self) -> bool:
-        """By annotation; and a caught failure of a deterministic task, because the static check counted on its determinism."""
-        annotations = self.spec.annotations
-        return annotations.checkpoint is not Checkpoint.NONE or (self.caught and annotations.deterministic)
+        return self.spec.annotations.checkpoint is not Checkpoint.NONE
 
 
 class Ending:
@@ -210,6 +222,7 @@ class State:
         self.plan: Stored | None = None
         self.auto = self.undo_on_failure = False
         self.orphans: dict[str, Orphan] = {}
+        self.attempts_used: dict[str, int] = {}  # by tasks that were removed: one of that name may come back, and must not reuse them
         self.outcome: WorkflowEnded | None = None
         self.ending: Ending | None = None
         self.unwinding: deque[Task] | None = None
@@ -230,12 +243,15 @@ class State:
 
     def add(self, task: Task) -> Task:
         self.tasks[task.id] = task
+        task.attempt = self.attempts_used.get(task.id, 0)
         self.unsettled += _unsettled(task.spec)
         return task
 
     def forget(self, task: Task) -> None:
         """The inverse of ``add``."""
         del self.tasks[task.id]
+        if task.attempt:
+            self.attempts_used[task.id] = task.attempt
         self.unsettled -= _unsettled(task.spec)
 
     def respecify(self, task: Task, spec: TaskSpec) -> None:
@@ -258,19 +274,19 @@ class State:
 
 
 def _unsettled(spec: TaskSpec) -> bool:
-    return not spec.annotations.deterministic and spec.annotations.checkpoint is Checkpoint.NONE
+    return not spec.deterministic and spec.annotations.checkpoint is Checkpoint.NONE
 
 
 class Orphan:
     """What the journal says of a task whose parent has not (yet again) returned the DAG that it belongs to."""
 
-    __slots__ = ("deaths", "effect", "failures", "intent", "parent", "parent_version", "saved")
+    __slots__ = ("deaths", "effect", "failures", "intent", "owed", "parent", "parent_version", "saved")
 
     def __init__(self, parent: str, parent_version: int) -> None:
         self.parent, self.parent_version = parent, parent_version
         self.saved: OutputSaved | None = None
         self.intent: tuple[int, int] = (0, 0)
-        self.effect = False
+        self.effect = self.owed = False
         self.failures = self.deaths = 0
 
 

@@ -48,6 +48,7 @@ def executed(state: State, task: Task, stored: Stored | None, graph: Graph | Non
     first = task.version == UNEXECUTED
     task.version = derived_version(task.id, task.basis) if task.deterministic else drawn_version(state.epoch, task.attempt)
     task.present = True
+    task.owed = False
     state.move(task, Phase.DONE)
     demand.release_claims(state, task)
     grown = graph is not None and task.kids is None
@@ -97,6 +98,10 @@ def failed(state: State, task: Task, event: ev.TaskFailed) -> None:
     task.failure = failure
     if failure.kind == "died":
         _died(state, task, failure)
+        return
+    if failure.kind == "blocked":
+        state.move(task, Phase.IDLE)
+        ending.block(state, task, failure)
         return
     unknown = failure.kind == "timeout" and task.kind is Kind.COMMITTING  # what the function had done by then
     task.failures += 1
@@ -257,15 +262,12 @@ def undo_succeeded(state: State, task: Task, _event: ev.UndoSucceeded) -> None:
     task.effect = False
     task.undo_tries = 0
     state.records.append(journal.EffectUndone(task=task.id, attempt=task.attempt))
-    if task.durable:  # what is undone has not been executed, whatever was saved
-        task.durable = False
-        demand.recount_downstream(state, task)
-        state.stability.reset()
+    again, task.again = task.again, False
     if task.giving_up and not task.condemned and task.failure is not None:
         _outcome_of_failure(state, task, task.failure)
-    elif task.condemned or state.unwinding is not None:
+    elif not again or (task.condemned and task.version == UNEXECUTED):
         demand.release_claims(state, task)
-        state.move(task, Phase.DONE if task.condemned and task.version != UNEXECUTED else Phase.IDLE)
+        state.move(task, Phase.DONE if task.version != UNEXECUTED else Phase.IDLE)
         state.agenda.append(task)
     else:
         demand.wait_again(state, task)
@@ -368,14 +370,23 @@ def intended(state: State, record: journal.AttemptIntended) -> None:
     task = state.tasks.get(record.task)
     if task is None or task.phase is not Phase.STARTING or task.attempt != record.attempt:
         return
-    if task.condemned or state.ending is not None or state.cancelling:
+    if (task.condemned and task.version == UNEXECUTED) or not readiness.may_start(state, task):
         demand.release_claims(state, task)
-        state.move(task, Phase.IDLE)
+        state.move(task, Phase.DONE if task.version != UNEXECUTED else Phase.IDLE)
         state.agenda.append(task)
     elif all(up.usable_by(task) for up in task.reads):
         readiness.run(state, task)
     else:
         _never_began(state, task)
+
+
+def undo_intended(state: State, record: journal.UndoIntended) -> None:
+    task = state.tasks.get(record.task)
+    if task is not None and task.phase is Phase.UNDO_STARTING and task.attempt == record.attempt:
+        if all(up.usable_by(task) for up in task.reads):
+            readiness.undo(state, task)
+        else:
+            demand.want(state, task, Phase.UNDO_WAITING)
 
 
 def counted(state: State, record: journal.AttemptFailed | journal.WorkerDied) -> None:
@@ -398,6 +409,11 @@ def start(state: State) -> None:
         state.root.claims += 1
         if not state.root.at_hand:
             demand.want(state, state.root)
+        growth.want_owed(state)
+
+
+def resumed(state: State, _record: journal.WorkflowResumed) -> None:
+    state.commands.append(Announce(status=Status.RUNNING))
 
 
 def cancelled(state: State, record: journal.CancelDecided) -> None:
@@ -413,9 +429,11 @@ def ended(state: State, record: journal.WorkflowEnded) -> None:
 DURABLE: dict[type, Callable[[State, Any], None]] = {
     journal.OutputSaved: saved,
     journal.AttemptIntended: intended,
+    journal.UndoIntended: undo_intended,
     journal.AttemptFailed: counted,
     journal.WorkerDied: counted,
     journal.WorkflowBegan: began,
+    journal.WorkflowResumed: resumed,
     journal.CancelDecided: cancelled,
     journal.WorkflowEnded: ended,
 }

@@ -48,7 +48,7 @@ def _interrupt(state: State, task: Task) -> None:
         if task.effect:
             state.move(task, Phase.STOPPING)
             return
-    elif task.phase in (Phase.STARTING, Phase.STOPPING, Phase.UNDOING, Phase.UNDO_WAITING, Phase.UNDO_PAUSED):
+    elif task.phase in (Phase.STARTING, Phase.STOPPING, Phase.UNDO_STARTING, Phase.UNDOING, Phase.UNDO_WAITING, Phase.UNDO_PAUSED):
         return  # ends with an event of its own, or is on its way to being undone
     demand.release_claims(state, task)
     state.move(task, Phase.DONE if task.version != UNEXECUTED else Phase.IDLE)

@@ -23,6 +23,12 @@ class TaskSpec(msgspec.Struct, frozen=True, array_like=True):
     timeout_s: float | None = None
     catch: bool = False
 
+    @property
+    def deterministic(self) -> bool:
+        """A second run would make the same output. Where a failure is caught, whether it fails belongs to the output, and that (a timeout,
+        a dead worker) is a matter of chance even where the function is not."""
+        return self.annotations.deterministic and not self.catch
+
 
 class Graph(msgspec.Struct, frozen=True, array_like=True):
     """Tasks in a topological order (upstream first), and the one whose output is the result."""
