@@ -197,8 +197,13 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"[{index}]", item) for index, item in enumerate(value))
     elif isinstance(value, (set, frozenset)):
         yield from (("{…}", item) for item in value)
-    elif hasattr(value, "__dict__") and not isinstance(value, (type, types.ModuleType)):
+    elif hasattr(value, "__dict__") and not isinstance(value, (type, types.ModuleType)) and not _reduces_itself(type(value)):
         yield from ((f".{name}", item) for name, item in vars(value).items())
+
+
+def _reduces_itself(cls: type) -> bool:
+    """Whether a class says by itself what of it is pickled (or that nothing is)."""
+    return any("__reduce__" in vars(base) or "__reduce_ex__" in vars(base) for base in cls.__mro__[:-1])
 
 
 # --- meaning, not bytes ------------------------------------------------------------------------------------------------------

@@ -30,13 +30,14 @@ def default_engine() -> Engine:
         return _engine
 
 
-def run(dag: Dag, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
+def run(dag: Dag, /, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
     """:meth:`Engine.run` on the default engine."""
     return default_engine().run(dag, *args, name=name, **kwargs)
 
 
 def run_async(
     dag: Dag,
+    /,
     *args: Any,
     name: str | None = None,
     workflow_id: str | None = None,

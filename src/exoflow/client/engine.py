@@ -104,7 +104,7 @@ class Engine:
 
     # --- running -------------------------------------------------------------------------------------------------------------
 
-    def run(self, dag: Dag, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
+    def run(self, dag: Dag, /, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
         """Run a DAG to its end and return the result.
 
         Args and keyword arguments fill the DAG's InputNode (or are those of an ``@exoflow.workflow`` or task); see :meth:`run_async` for
@@ -116,6 +116,7 @@ class Engine:
     def run_async(
         self,
         dag: Dag,
+        /,
         *args: Any,
         name: str | None = None,
         workflow_id: str | None = None,
@@ -351,7 +352,7 @@ class Engine:
 
     # --- looking -------------------------------------------------------------------------------------------------------------
 
-    def check(self, dag: Dag, *args: Any, **kwargs: Any) -> list[Finding]:
+    def check(self, dag: Dag, /, *args: Any, **kwargs: Any) -> list[Finding]:
         """What could break exactly-once in a crash, each with the cheapest repair; empty for a safe DAG. Writes nothing."""
         return check(dag, *args, **kwargs)
 
@@ -502,7 +503,7 @@ class Engine:
         await asyncio.to_thread(self.close)
 
 
-def check(dag: Dag, *args: Any, **kwargs: Any) -> list[Finding]:
+def check(dag: Dag, /, *args: Any, **kwargs: Any) -> list[Finding]:
     """What could break exactly-once if a crash came at the wrong moment: code, task, the path from the nondeterministic ancestor, and the
     cheapest repair, tried and found to work. Empty for a safe DAG. Needs no engine and writes nothing."""
     if isinstance(dag, Node) and not args and not kwargs:

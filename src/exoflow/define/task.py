@@ -52,7 +52,7 @@ class Task(Generic[P, R]):
     def is_async(self) -> bool:
         return inspect.iscoroutinefunction(self.function)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         if building.get():
             return self.bind(*args, **kwargs)  # type: ignore[return-value]  # while a DAG is built, outputs are nodes
         return self.function(*args, **kwargs)
@@ -61,18 +61,18 @@ class Task(Generic[P, R]):
         """The same function with other annotations or options (see TaskOptions). Raises InvalidOptionError."""
         return Task(self.function, TaskOptions.make(self.task_options, changes), self.key)
 
-    def bind(self, *args: Any, **kwargs: Any) -> Node:
+    def bind(self, /, *args: Any, **kwargs: Any) -> Node:
         """A node of a DAG: this task on these arguments, which may be nodes or hold nodes. Raises SignatureError if they do not fit."""
         self._require_fit(*args, **kwargs)
         return Node(self, args, kwargs)
 
-    def _require_fit(self, *args: Any, **kwargs: Any) -> None:
+    def _require_fit(self, /, *args: Any, **kwargs: Any) -> None:
         try:
             signature(self.function).bind(*args, **kwargs)
         except TypeError as error:
             raise SignatureError(message=f"task '{self.label}': {error}") from None
 
-    def map(self, items: Any, *args: Any, **kwargs: Any) -> Node:
+    def map(self, items: Any, /, *args: Any, **kwargs: Any) -> Node:
         """A node whose output is ``[self(item, *args, **kwargs) for item in items]``, one task for each item. ``items`` may be a node
         whose output is known only at run time."""
         from exoflow.define.plan import fan_out

@@ -27,10 +27,10 @@ class Workflow(Generic[P, R]):
         self.function = function
         functools.update_wrapper(self, function)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
 
-    def bind(self, *args: Any, **kwargs: Any) -> Node:
+    def bind(self, /, *args: Any, **kwargs: Any) -> Node:
         """The DAG for these arguments. Raises SignatureError if they do not fit."""
         try:
             signature(self.function).bind(*args, **kwargs)
