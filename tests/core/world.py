@@ -149,10 +149,11 @@ class World:
         self.appends.append((c.ticket, entries))
 
     def value(self, task: str) -> Provenance:
-        state = self.machine.state.tasks[task]
-        return self.memory[task] if state.present else self.saved[task]
+        return self.memory[task] if task in self.memory else self.saved[task]
 
     def on_run(self, c: cmd.Run, kind: str = "run") -> None:
+        if c.task not in self.machine.state.tasks:
+            return  # started and dropped in one turn
         ups = self.machine.state.tasks[c.task].reads
         inputs = {up.id: self.value(up.id) for up in ups}
         seen: Provenance = {}

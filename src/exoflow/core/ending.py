@@ -96,7 +96,11 @@ def _unwound(state: State) -> bool:
     """Undo the external outputs of all undoable tasks, one by one, downstream first. True when none is left."""
     if state.unwinding is None:
         state.unwinding = deque()
-        state.agenda.extend(task for task in state.tasks.values() if task.phase is Phase.WAITING)  # some may run for this again
+        for task in state.tasks.values():  # some may have to run again for this
+            if task.phase is Phase.WAITING:
+                state.agenda.append(task)
+            elif task.phase is Phase.FAILED and task.version != UNEXECUTED:
+                state.move(task, Phase.DONE)
         if state.agenda:
             return False
     queue = state.unwinding

@@ -28,7 +28,7 @@ def review(state: State, task: Task) -> None:
         if task.missing == 0 and (task.holds == 0 or task.condemned) and may_start(state, task):
             _start(state, task)
     elif task.phase is Phase.UNDO_WAITING:
-        if task.missing == 0 and task.holds == 0:
+        if task.missing == 0 and (task.holds == 0 or task.again):
             _undo(state, task)
     elif task.condemned:
         withdrawal.review(state, task)

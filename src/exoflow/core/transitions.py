@@ -173,7 +173,7 @@ def _outcome_of_failure(state: State, task: Task, failure: Failure) -> None:
 def stopped(state: State, task: Task, _event: object) -> None:
     """An attempt that may have had effects, and was told to stop, has ended, one way or another."""
     timeout = task.failure
-    if task.condemned or state.ending is not None or timeout is None:
+    if timeout is None or (task.condemned and task.version == UNEXECUTED) or not readiness.may_start(state, task):
         demand.release_claims(state, task)
         state.move(task, Phase.IDLE)
         state.agenda.append(task)

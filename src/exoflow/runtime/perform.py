@@ -167,6 +167,8 @@ def _unsaveable(task: str, call: Call, error: codec.NotSerializable | PayloadToo
 
 
 def run_task(loop: Loop, run: Run, command: cmd.Run) -> None:
+    if command.task not in run.machine.state.tasks:
+        return  # started and dropped in one turn
     call = run.calls[command.task]
     inputs = run.inputs(command.task)
 
