@@ -183,23 +183,35 @@ def stopped(state: State, task: Task, _event: object) -> None:
 
 def inputs_lost(state: State, task: Task, event: ev.InputsLost) -> None:
     """The attempt (or the rollback) did not begin; its number is used up."""
+    undoing = task.phase is Phase.UNDOING
+    state.move(task, Phase.UNDO_WAITING if undoing else Phase.WAITING)
+    if not undoing:
+        _settle_intent(state, task)
     for name in event.spoiled:
         spoiled(state, name)
     for name in event.lost:
         if name in state.tasks:
             demand.lose(state, state.tasks[name])
-    if task.phase is Phase.UNDOING:
+    if state.ending is not None and state.ending.status is Status.BLOCKED:
+        demand.release_claims(state, task)
+        state.move(task, Phase.IDLE)
+    elif undoing:
         demand.want(state, task, Phase.UNDO_WAITING)
-        return
-    _never_began(state, task)
+    elif not task.condemned:
+        demand.wait_again(state, task)
 
 
 def _never_began(state: State, task: Task) -> None:
-    """Its inputs went while it was about to start. The intent on record (if any) is void."""
+    """Its inputs went while it was about to start."""
+    _settle_intent(state, task)
+    demand.wait_again(state, task)
+
+
+def _settle_intent(state: State, task: Task) -> None:
+    """The intent on record (if any) is void: the function did not run."""
     if task.effect:
         task.effect = False
         state.records.append(journal.EffectSettled(task=task.id))
-    demand.wait_again(state, task)
 
 
 # --- saving ------------------------------------------------------------------------------------------------------------------
