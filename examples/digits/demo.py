@@ -144,14 +144,19 @@ def live(world: World, number: int, point: Point | None) -> Life:
     life = Life(number, world.saved(), world.requests())
     before = world.epoch()
     child = world.start()
-    while point is not None and child.poll() is None:
-        if point.reached(world, life):
-            time.sleep(point.wait_s)
-            life.killed = f"after {life.age_s:.1f} s, {point.name}"
+    try:
+        while point is not None and child.poll() is None:
+            if point.reached(world, life):
+                time.sleep(point.wait_s)
+                life.killed = f"after {life.age_s:.1f} s, {point.name}"
+                break
+            time.sleep(LOOK_S)
+        if life.killed:
             os.killpg(child.pid, signal.SIGKILL)
-            break
-        time.sleep(LOOK_S)
-    output, errors = child.communicate()
+        output, errors = child.communicate()
+    except BaseException:  # Ctrl-C, for example: leave nothing behind
+        child.kill()
+        raise
     if child.returncode == 0:
         life.killed, life.result = "", json.loads(output)
     elif child.returncode != -signal.SIGKILL:
