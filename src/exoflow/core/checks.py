@@ -114,7 +114,7 @@ def _may_be_unsafe(specs: Iterable[TaskSpec]) -> bool:
 
 
 class _Facts:
-    """A graph to try on: specs with absolute ids, and which of them have run already (and whether they are saved): those are past repair."""
+    """A graph to try on: specs with absolute ids, and which have run already (and whether they are saved): those are past repair."""
 
     def __init__(self, specs: list[TaskSpec], root: str) -> None:
         self.specs, self.root = specs, root

@@ -91,11 +91,15 @@ class OutputUnstorable(_Event, frozen=True, kw_only=True):
 
 
 class UndoSucceeded(_Event, frozen=True, kw_only=True):
+    """The rollback of an attempt returned."""
+
     task: str
     attempt: int
 
 
 class UndoFailed(_Event, frozen=True, kw_only=True):
+    """The rollback of an attempt did not return. ``chance`` as in TaskFailed."""
+
     task: str
     attempt: int
     failure: Failure
@@ -127,6 +131,8 @@ class TimerFired(_Event, frozen=True, kw_only=True):
 
 
 class CancelAsked(_Event, frozen=True, kw_only=True):
+    """Somebody wants the workflow cancelled; with ``undo``, rolled back too."""
+
     undo: bool = False
 
 

@@ -137,6 +137,8 @@ class TailKept(_Record, frozen=True, kw_only=True, tag="tail"):
 
 
 class CancelDecided(_Record, frozen=True, kw_only=True, tag="cancel"):
+    """The workflow will end CANCELLED; with ``undo``, after all external outputs of undoable tasks have been rolled back."""
+
     undo: bool = False
 
 
@@ -145,8 +147,9 @@ class WorkflowResumed(_Record, frozen=True, kw_only=True, tag="resumed"):
 
 
 class WorkflowEnded(_Record, frozen=True, kw_only=True, tag="ended"):
-    """``status`` as in core.state.Status. For SUCCEEDED, ``task`` is the one whose output is the result. For FAILED, IN_DOUBT and BLOCKED, ``task`` and ``failure`` say why. ``undone`` says that external
-    outputs were rolled back. ``standing`` names tasks whose external outputs stand, or may."""
+    """``status`` as in core.state.Status. For SUCCEEDED, ``task`` is the one whose output is the result; for FAILED, IN_DOUBT and BLOCKED,
+    ``task`` and ``failure`` say why. ``undone`` says that external outputs were rolled back; ``standing`` names tasks whose external
+    outputs stand, or may."""
 
     status: str
     task: str = ""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 
 class Prop(enum.IntEnum):
+    """What may be asked of a task; see the top of this module."""
+
     STABLE = 0
     SETTLED = 1
     RECOVERABLE = 2

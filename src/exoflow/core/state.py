@@ -37,6 +37,8 @@ class Status(enum.StrEnum):
 
 
 class Phase(enum.IntEnum):
+    """What is going on with a task right now."""
+
     IDLE = 0  # not asked for
     WAITING = 1  # to run, when `missing` inputs are there
     HELD = 2  # inputs are there; the commit rule says not yet
@@ -44,7 +46,7 @@ class Phase(enum.IntEnum):
     RUNNING = 4
     STOPPING = 5  # told to stop; its end is awaited because it may have effects
     UNDO_WAITING = 6  # to be rolled back, when `missing` inputs and `holds` are gone
-    UNDO_STARTING = 14  # that it will be rolled back is being written
+    UNDO_STARTING = 14  # being written down that it will be rolled back
     UNDOING = 7  # rollback runs
     UNDO_PAUSED = 8  # rollback failed; back-off runs
     PAUSED = 9  # a failure is being recorded, or back-off runs
@@ -63,6 +65,8 @@ COUNTING = frozenset({Phase.WAITING, Phase.HELD, Phase.UNDO_WAITING})
 
 
 class Saving(enum.IntEnum):
+    """How far the save of an output has got."""
+
     NOT = 0
     ENCODING = 1  # the runtime is at it
     APPENDED = 2  # the record is on its way to the store
@@ -72,8 +76,8 @@ class Task:
     """One task of a workflow, linked to its neighbours."""
 
     __slots__ = (
-        "again",  # it is being undone in order to run again
         "after",  # tasks that must have finished first
+        "again",  # it is being undone in order to run again
         "asked",  # how many inputs the commit rule has passed; n_, r_, s_prop: see stability
         "attempt",
         "basis",  # of the inputs that the current or last attempt saw

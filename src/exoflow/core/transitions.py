@@ -9,176 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from exoflow.core import checks, demand, ending, growth, journal, readiness
+from exoflow.core import demand, ending, growth, journal, outcomes, readiness
 from exoflow.core import events as ev
-from exoflow.core.commands import Adopt, Announce, CancelAccepted, Keep, Save, SetTimer, Stop
-from exoflow.core.journal import Failure, Stored
+from exoflow.core.commands import Announce, CancelAccepted, Keep, Save, SetTimer, Stop
+from exoflow.core.journal import Failure
 from exoflow.core.spec.annotations import Kind
-from exoflow.core.spec.graph import Graph
-from exoflow.core.spec.ids import UNEXECUTED, derived_version, drawn_version
-from exoflow.core.spec.retry import DEATHS_MAX, UNDO_POLICY, delay_s, may_retry
+from exoflow.core.spec.ids import UNEXECUTED
+from exoflow.core.spec.retry import UNDO_POLICY, delay_s, may_retry
 from exoflow.core.state import Phase, Saving, State, Status, Task
-
-# --- an attempt ends ---------------------------------------------------------------------------------------------------------
-
-
-def succeeded(state: State, task: Task, event: ev.TaskSucceeded) -> None:
-    graph = event.growth
-    if graph is not None and task.kids is None:
-        checks.save_shape(state, task)
-    if graph is not None and task.version == UNEXECUTED:
-        graph, findings = checks.check_growth(state, task, graph)
-        if findings:
-            text = "; ".join(str(finding) for finding in findings)
-            give_up(state, task, Failure(kind="final", types=("exoflow.errors.UnsafeWorkflowError",), text=text))
-            return
-    before, now = task.meaning, event.stored.meaning if event.stored else ""
-    if (before and now and before != now and task.deterministic) or (task.kids is not None and graph != task.growth):
-        text = f"{before or task.growth} before, {now or graph} now"[:500]
-        ending.block(state, task, Failure(kind="final", types=("exoflow.errors.DeterminismViolationError",), text=text))
-        state.move(task, Phase.IDLE)
-        return
-    task.times = (event.started_ms, event.ended_ms)
-    state.commands.append(Keep(task=task.id, attempt=task.attempt))
-    executed(state, task, event.stored, graph)
-
-
-def executed(state: State, task: Task, stored: Stored | None, graph: Graph | None = None) -> None:
-    """The output of ``task`` exists, in memory: give it a version, save it if it is to be saved, and let its consumers have it."""
-    first = task.version == UNEXECUTED
-    task.version = derived_version(task.id, task.basis) if task.deterministic else drawn_version(state.epoch, task.attempt)
-    task.present = True
-    task.owed = False
-    state.move(task, Phase.DONE)
-    demand.release_claims(state, task)
-    grown = graph is not None and task.kids is None
-    if grown and graph is not None:
-        growth.grow(state, task, graph)
-    if task.needs_saving or task is state.root:
-        if stored is not None:
-            append_saved(state, task, stored)
-        else:
-            state.set_saving(task, Saving.ENCODING)
-            state.commands.append(Save(task=task.id, attempt=task.attempt))
-    if grown:
-        growth.start(state, task)
-    elif not first or task.condemned:
-        demand.recount_downstream(state, task)
-    elif not task.read_when_saved:
-        demand.became_usable(state, task)
-    demand.release(state, task)
-    state.stability.touch(task)
-    state.agenda.append(task)
-
-
-def append_saved(state: State, task: Task, stored: Stored) -> None:
-    state.set_saving(task, Saving.APPENDED)
-    task.meaning = stored.meaning
-    parent = task.parent
-    state.records.append(
-        journal.OutputSaved(
-            task=task.id,
-            attempt=task.attempt,
-            epoch=state.epoch,
-            version=task.version,
-            basis=task.basis,
-            stored=stored,
-            parent=parent.id if parent else "",
-            parent_version=parent.version if parent else 0,
-            growth=task.growth,
-            caught=task.caught,
-            started_ms=task.times[0],
-            ended_ms=task.times[1],
-        )
-    )
-
-
-def failed(state: State, task: Task, event: ev.TaskFailed) -> None:
-    failure = event.failure
-    task.failure = failure
-    if failure.kind == "died":
-        _died(state, task, failure)
-        return
-    if failure.kind == "blocked":
-        state.move(task, Phase.IDLE)
-        ending.block(state, task, failure)
-        return
-    unknown = failure.kind == "timeout" and task.kind is Kind.COMMITTING  # what the function had done by then
-    task.failures += 1
-    if failure.kind != "final" and may_retry(task.spec.retry, task.failures, failure.types):
-        pause_s = delay_s(task.spec.retry, task.failures, event.chance)
-        parent = task.parent
-        state.records.append(
-            journal.AttemptFailed(
-                task=task.id,
-                attempt=task.attempt,
-                failures=task.failures,
-                failure=failure,
-                parent=parent.id if parent else "",
-                parent_version=parent.version if parent else 0,
-            )
-        )
-        if task.kind is Kind.COMMITTING and not unknown:
-            task.effect = False  # an exception is an outcome: the function itself says that it did not do its work
-        state.move(task, Phase.PAUSED)
-        state.pauses[task.id] = pause_s
-    elif unknown and task.effect:
-        demand.wait_again(state, task)  # and be asked about
-    else:
-        give_up(state, task, failure)
-
-
-def _died(state: State, task: Task, failure: Failure) -> None:
-    task.deaths += 1
-    parent = task.parent
-    state.records.append(
-        journal.WorkerDied(
-            task=task.id,
-            attempt=task.attempt,
-            deaths=task.deaths,
-            reason=failure.text,
-            parent=parent.id if parent else "",
-            parent_version=parent.version if parent else 0,
-        )
-    )
-    if task.deaths >= DEATHS_MAX and not (task.effect and task.kind is Kind.COMMITTING):
-        text = f"it killed its worker {task.deaths} times, last: {failure.text}"
-        give_up(state, task, Failure(kind="final", types=("exoflow.errors.PoisonTaskError", "exoflow.errors.TaskError"), text=text))
-    else:
-        state.move(task, Phase.PAUSED)
-        state.pauses[task.id] = 0.0
-
-
-def give_up(state: State, task: Task, failure: Failure) -> None:
-    """No further attempt. What an undoable task may have done is undone first."""
-    task.failure = failure
-    if task.effect and task.kind is Kind.UNDOABLE:
-        task.giving_up = True
-        demand.want(state, task, Phase.UNDO_WAITING)
-    else:
-        task.effect = False
-        _outcome_of_failure(state, task, failure)
-
-
-def _outcome_of_failure(state: State, task: Task, failure: Failure) -> None:
-    task.giving_up = False
-    if not task.spec.catch:
-        ending.fail(state, task, failure)
-        return
-    task.caught = True
-    state.commands.append(Adopt(task=task.id, attempt=task.attempt, failure=failure))
-    executed(state, task, None)
-
-
-def stopped(state: State, task: Task, _event: object) -> None:
-    """An attempt that may have had effects, and was told to stop, has ended, one way or another."""
-    timeout = task.failure
-    if timeout is None or (task.condemned and task.version == UNEXECUTED) or not readiness.may_start(state, task):
-        demand.release_claims(state, task)
-        state.move(task, Phase.IDLE)
-        state.agenda.append(task)
-    else:
-        failed(state, task, ev.TaskFailed(task=task.id, attempt=task.attempt, failure=timeout))
 
 
 def inputs_lost(state: State, task: Task, event: ev.InputsLost) -> None:
@@ -219,7 +57,7 @@ def _settle_intent(state: State, task: Task) -> None:
 
 def output_stored(state: State, task: Task, event: ev.OutputStored) -> None:
     if task.saving is Saving.ENCODING:
-        append_saved(state, task, event.stored)
+        outcomes.append_saved(state, task, event.stored)
         demand.release(state, task)
 
 
@@ -276,7 +114,7 @@ def undo_succeeded(state: State, task: Task, _event: ev.UndoSucceeded) -> None:
     state.records.append(journal.EffectUndone(task=task.id, attempt=task.attempt))
     again, task.again = task.again, False
     if task.giving_up and not task.condemned and task.failure is not None:
-        _outcome_of_failure(state, task, task.failure)
+        outcomes.outcome_of_failure(state, task, task.failure)
     elif not again or (task.condemned and task.version == UNEXECUTED):
         demand.release_claims(state, task)
         state.move(task, Phase.DONE if task.version != UNEXECUTED else Phase.IDLE)
@@ -307,7 +145,7 @@ def doubt_answered(state: State, task: Task, event: ev.DoubtAnswered) -> None:
         return
     if event.happened:
         state.commands.append(Keep(task=task.id, attempt=task.attempt))
-        executed(state, task, event.stored)
+        outcomes.executed(state, task, event.stored)
         return
     task.effect = False
     state.records.append(journal.EffectSettled(task=task.id))
@@ -331,7 +169,7 @@ def timer_fired(state: State, task: Task, event: ev.TimerFired) -> None:
         if task.effect:
             state.move(task, Phase.STOPPING)
         else:
-            failed(state, task, ev.TaskFailed(task=task.id, attempt=task.attempt, failure=task.failure))
+            outcomes.failed(state, task, ev.TaskFailed(task=task.id, attempt=task.attempt, failure=task.failure))
     elif event.key == "retry" and task.phase is Phase.PAUSED:
         demand.wait_again(state, task)
     elif event.key == "undo" and task.phase is Phase.UNDO_PAUSED:
@@ -345,10 +183,10 @@ _STOPS = frozenset({Phase.STOPPING})
 _SETTLED = frozenset({Phase.DONE})
 
 TASK_EVENTS: dict[type, list[tuple[frozenset[Phase], Handler]]] = {
-    ev.TaskSucceeded: [(_RUNS, succeeded), (_STOPS, stopped)],
-    ev.TaskFailed: [(_RUNS, failed), (_STOPS, stopped)],
-    ev.TaskStopped: [(_STOPS, stopped)],
-    ev.InputsLost: [(_RUNS | {Phase.UNDOING}, inputs_lost), (_STOPS, stopped)],
+    ev.TaskSucceeded: [(_RUNS, outcomes.succeeded), (_STOPS, outcomes.stopped)],
+    ev.TaskFailed: [(_RUNS, outcomes.failed), (_STOPS, outcomes.stopped)],
+    ev.TaskStopped: [(_STOPS, outcomes.stopped)],
+    ev.InputsLost: [(_RUNS | {Phase.UNDOING}, inputs_lost), (_STOPS, outcomes.stopped)],
     ev.OutputStored: [(_SETTLED, output_stored)],
     ev.OutputUnstorable: [(_SETTLED, output_unstorable)],
     ev.UndoSucceeded: [(frozenset({Phase.UNDOING}), undo_succeeded)],
