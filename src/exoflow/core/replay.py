@@ -93,6 +93,8 @@ def _undoing(state: State, record: journal.UndoIntended) -> None:
     where.owed = True
     if isinstance(where, Orphan):
         where.saved = None
+    elif where.deterministic and where.kids is not None:  # it will return the same DAG again, parts of which stand
+        where.durable = False
     else:
         _void(state, where)
 
