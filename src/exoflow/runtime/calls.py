@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from exoflow.define.dag import Slot, substitute
@@ -47,7 +47,21 @@ def undo_arguments(
             given.update(bound.arguments[name])
         else:
             given[name] = bound.arguments[name]
-    wanted = inspect.signature(undo).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in wanted.values()):
-        return (), given
-    return (), {name: given[name] for name in wanted if name in given}
+    return _fitted(given, inspect.signature(undo).parameters)
+
+
+def _fitted(given: dict[str, Any], wanted: Mapping[str, inspect.Parameter]) -> Arguments:
+    """``given`` as ``wanted`` takes it: by name where that is possible, in order where it must be."""
+    in_order = any(parameter.kind is parameter.VAR_POSITIONAL and name in given for name, parameter in wanted.items())
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for name, parameter in wanted.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            kwargs.update((other, value) for other, value in given.items() if other not in wanted)
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            args += given.get(name, ())
+        elif parameter.kind is parameter.POSITIONAL_ONLY or (in_order and parameter.kind is parameter.POSITIONAL_OR_KEYWORD):
+            args.append(given.get(name, parameter.default))
+        elif name in given:
+            kwargs[name] = given[name]
+    return tuple(args), kwargs
