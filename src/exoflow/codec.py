@@ -217,10 +217,10 @@ def fingerprint(value: Any) -> str:
     hasher = blake3()
     try:
         _feed(value, hasher.update, {})
-    except (TypeError, pickle.PicklingError, AttributeError) as error:
-        raise _explain(value, error) from error
     except RecursionError:  # nested deeper than Python's stack: bytes are the best there is
         return digest([encode(value).header]).hex()
+    except Exception as error:  # a __reduce__ of the user may raise anything
+        raise _explain(value, error) from error
     return hasher.hexdigest(DIGEST_BYTES)
 
 
@@ -255,7 +255,7 @@ def _feed(value: Any, put: Callable[[Bytes], object], seen: dict[int, int]) -> N
             _feed(key, put, seen)
             _feed(item, put, seen)
     elif cls is set or cls is frozenset:
-        put(b"S%d:" % len(value))
+        put(b"%s%d:" % (b"S" if cls is set else b"Z", len(value)))
         for one in sorted(fingerprint(item) for item in value):
             put(one.encode())
     else:
@@ -265,13 +265,12 @@ def _feed(value: Any, put: Callable[[Bytes], object], seen: dict[int, int]) -> N
 
 def _feed_object(value: Any, put: Callable[[Bytes], object], seen: dict[int, int]) -> None:
     if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
-        name = f"{value.__module__}:{value.__qualname__}"
-        put(b"g" + name.replace("__mp_main__", "__main__").encode() + b";")
+        put(f"g{_home_of(value)};".encode())
         if isinstance(value, types.FunctionType) and "<" in value.__qualname__:
             put(code_fingerprint(value).encode())
         return
     if isinstance(value, enum.Enum):
-        put(f"e{type(value).__qualname__}.{value.name};".encode())
+        put(f"e{_home_of(type(value))}.{value.name};".encode())
         return
     if isinstance(value, (bytearray, memoryview, pickle.PickleBuffer)):
         raw = memoryview(value).cast("B")
@@ -285,6 +284,10 @@ def _feed_object(value: Any, put: Callable[[Bytes], object], seen: dict[int, int
     put(b"o")
     for part in reduced:
         _feed(list(part) if isinstance(part, Iterator) else part, put, seen)
+
+
+def _home_of(value: Any) -> str:
+    return f"{value.__module__}:{value.__qualname__}".replace("__mp_main__", "__main__")
 
 
 def code_fingerprint(function: Callable[..., Any]) -> str:

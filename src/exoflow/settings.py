@@ -26,6 +26,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         inline_bytes: outputs up to this size are saved in the journal, larger ones as blobs.
         payload_limit: bytes of the largest value that is accepted.
         tasks_max: tasks of one DAG.
+        check_invariants: have the engine check itself after every event (slow; for tests and for finding faults).
         drain_s: seconds that close() lets running tasks finish.
     """
 
@@ -37,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     inline_bytes: int = 64 * 1024
     payload_limit: int = 2 * 1024**3
     tasks_max: int = 1_000_000
+    check_invariants: bool = False
     drain_s: float = 5.0
 
 

@@ -112,8 +112,8 @@ def clocks(house: House) -> list[str]:
 def chance(house: House) -> list[str]:
     """The kit may draw from a seed, never from the world."""
     names = ["uuid.uuid1", "uuid.uuid4", "os.urandom", "os.getrandom", "random.", "secrets."]
-    instead = "ids and seeds are drawn in runtime/ownership.py and travel as fields of events"
-    return _banned(house, names, instead, allowed=("runtime/ownership.py", "store/"), kit=("random.Random",))
+    instead = "ids are drawn in runtime/ownership.py, jitter in runtime/clock.py; both travel as fields of events"
+    return _banned(house, names, instead, allowed=("runtime/ownership.py", "runtime/clock.py", "store/"), kit=("random.Random",))
 
 
 def prints(house: House) -> list[str]:

@@ -7,7 +7,7 @@ import os
 import threading
 from typing import Any
 
-from exoflow.client.engine import Dag, Engine, Mode, OnExisting, OnFailure
+from exoflow.client.engine import Dag, Engine, Mode, OnExisting, OnFailure, refuse_import
 from exoflow.client.report import WorkflowReport
 from exoflow.core.state import Status
 from exoflow.runtime.recover import OnCodeChange
@@ -20,8 +20,11 @@ _opened_in = 0
 
 
 def default_engine() -> Engine:
-    """The engine on EXOFLOW_STORE, or on ``.exoflow/exoflow.db`` of the working directory. A forked child gets one of its own."""
+    """The engine on EXOFLOW_STORE, or on ``.exoflow/exoflow.db`` of the working directory. A forked child gets one of its own.
+
+    Raises WrongContextError while a script is imported for its tasks only."""
     global _engine, _opened_in  # noqa: PLW0603 - there is one per process
+    refuse_import()
     with _lock:
         if _engine is None or _opened_in != os.getpid():
             _engine = Engine()

@@ -183,7 +183,7 @@ class Engine:
             limit_bytes=self.settings.payload_limit,
             what=f"the definition and arguments of '{name}'",
         )
-        machine = Machine(replay.new_state(name, 1), plan.graph)
+        machine = Machine(replay.new_state(name, 1), plan.graph, checked=self.settings.check_invariants)
         run = Run(name, 1, machine, plan, Values(self.store, name), digest=stored.digest.hex(), created_ms=self._clock.now_ms())
         run.payloads["", 0] = payload
         if self._loop.runs.setdefault(name, run) is not run:
@@ -254,7 +254,7 @@ class Engine:
             if self._loop.runs.get(head.workflow_id) is not None or not (resumed or self._owner.is_dead(head.owner)):
                 return None
             self._owner.start()
-            run = load(self.store, head, head.epoch + 1)
+            run = load(self.store, head, head.epoch + 1, checked=self.settings.check_invariants)
             commands = [command for task, verdict in (outcomes or {}).items() for command in decide_doubt(run, task, verdict)]
             if cancel is not None:
                 decide_cancel(run, cancel)
@@ -477,10 +477,7 @@ class Engine:
             raise ClosedError(what="the engine")
         if os.getpid() != self._pid:
             raise ForkedHandleError(what="the engine", opened_in=self._pid, used_in=os.getpid())
-        if inside_worker() or registry.importing_main():
-            raise WrongContextError(
-                message="exoflow.run was called while another process imports your script; put it under: if __name__ == '__main__':"
-            )
+        refuse_import()
 
     def close(self) -> None:
         """Stop: running tasks get ``drain_s`` to finish, executors end. Unfinished workflows can be resumed. Twice is no error."""
@@ -532,6 +529,14 @@ def _made_safe(plan: Plan, mode: Mode) -> tuple[Plan, tuple[str, ...]]:
     if not turned_on:
         raise UnsafeWorkflowError(findings=findings)
     return msgspec.structs.replace(plan, graph=graph), turned_on
+
+
+def refuse_import() -> None:
+    """Raise WrongContextError if a script is being imported for its tasks: by a worker, or to go on with a workflow."""
+    if inside_worker() or registry.importing_main():
+        raise WrongContextError(
+            message="exoflow.run was called while another process imports your script; put it under: if __name__ == '__main__':"
+        )
 
 
 def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from exoflow.core import demand, ending, growth, journal, readiness, replay, transitions
+from exoflow.core import demand, ending, growth, invariants, journal, readiness, replay, transitions
 from exoflow.core import events as ev
 from exoflow.core.commands import Announce, Append, Command
 from exoflow.core.journal import Record
@@ -22,9 +22,11 @@ _STORY_LENGTH = 4000
 class Machine:
     """One workflow. Deterministic: the commands depend on the sequence of events and on nothing else."""
 
-    def __init__(self, state: State, graph: Graph | None = None) -> None:
-        """``state`` folded from a journal; or a new one, and the ``graph`` of a workflow that is to begin."""
+    def __init__(self, state: State, graph: Graph | None = None, *, checked: bool = False) -> None:
+        """``state`` folded from a journal; or a new one, and the ``graph`` of a workflow that is to begin. With ``checked``, the laws of
+        ``invariants`` are checked after every turn, which takes time in proportion to the size of the workflow."""
         self.state = state
+        self._checked = checked
         self._graph = graph
         self._ticket = 0
         self._on_the_way: deque[tuple[int, tuple[Record, ...]]] = deque()
@@ -38,6 +40,8 @@ class Machine:
         try:
             self._note(event)
             self._settle()
+            if self._checked:
+                invariants.check(self.state)
         except EngineBug as bug:
             bug.fields["story"] = self.story(getattr(event, "task", None))
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Generic, ParamSpec, TypeVar, overload
@@ -27,6 +28,10 @@ class Task(Generic[P, R]):
     """
 
     def __init__(self, function: Callable[P, R], options: TaskOptions, key: str) -> None:
+        try:
+            signature(function)
+        except ValueError:
+            raise InvalidOptionError(message=f"'{key}' does not tell its signature; call it in a function of your own") from None
         options.check_function(getattr(function, "__name__", key), function)
         self.function, self.task_options, self.key = function, options, key
         self.rollback_key = self._register(options.rollback)
@@ -98,9 +103,13 @@ def _difference(base: TaskOptions, other: TaskOptions) -> dict[str, Any]:
     return {name: value for name, value in vars(other).items() if vars(base)[name] != value}
 
 
-@functools.lru_cache(maxsize=4096)
 def signature(function: Callable[..., Any]) -> inspect.Signature:
-    """Of a function; kept, because asking takes long."""
+    """Of a function; kept, because asking takes long. Raises ValueError if a function of C does not tell it."""
+    return _signature(function) if isinstance(function, types.FunctionType) else inspect.signature(function)
+
+
+@functools.lru_cache(maxsize=4096)
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
     return inspect.signature(function)
 
 

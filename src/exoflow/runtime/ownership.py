@@ -69,8 +69,7 @@ class Owner:
             locks = folder / "locks"
             locks.mkdir(mode=0o700, exist_ok=True)
             self._lock_path = str(locks / self.id)
-            self.lock_fd = os.open(self._lock_path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self.lock_fd, fcntl.LOCK_EX)
+            self.lock_fd = _lock(self._lock_path)
 
     def start(self) -> None:
         """Show life from now on (before the first workflow is owned)."""
@@ -78,9 +77,22 @@ class Owner:
             return
         with self._starting:
             if self._thread is None:
+                self._clear_up()
                 self._store.beat(self._row())
                 self._thread = threading.Thread(target=self._run, name="exoflow-heartbeat", daemon=True)
                 self._thread.start()
+
+    def _clear_up(self) -> None:
+        """Remove the rows and lock files of this host's dead: also of those that died before they owned anything, or after. Whoever has
+        no row counts as dead, so no workflow is taken from anybody by this."""
+        rows = {row.owner: row for row in self._store.owners()}
+        for row in rows.values():
+            if row.host == host_id() and row.lock_path and _is_unlocked(row.lock_path):
+                self.bury(row.owner)
+        if self._lock_path:
+            for path in Path(self._lock_path).parent.iterdir():
+                if path.name not in rows and path.name != self.id:
+                    _unlink_if_unlocked(path)
 
     def _row(self) -> OwnerRow:
         self._beat += 1
@@ -121,10 +133,11 @@ class Owner:
         return now - since > row.lease_s
 
     def bury(self, owner: str | None) -> None:
-        """Remove what a dead owner left, once nothing names it any more."""
+        """Remove what a dead owner left."""
         row = next((row for row in self._store.owners() if row.owner == owner), None)
         if row is not None:
-            Path(row.lock_path).unlink(missing_ok=True)
+            if row.lock_path:
+                Path(row.lock_path).unlink(missing_ok=True)
             self._store.beat(None, owner=row.owner)
 
     def close(self) -> None:
@@ -144,18 +157,46 @@ class Owner:
                 self.lock_fd = None
 
 
+def _lock(path: str) -> int:
+    """Make a file and lock it. Between the two, somebody who clears up may have taken it for a dead owner's and removed it: then again."""
+    while True:
+        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            if os.path.samestat(os.fstat(fd), os.stat(path)):
+                return fd
+        except FileNotFoundError:
+            pass
+        os.close(fd)
+
+
 def _is_unlocked(path: str) -> bool:
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = _try_to_lock(path)
     except FileNotFoundError:
         return True
     except OSError:
         return False
+    os.close(fd)
+    return True
+
+
+def _unlink_if_unlocked(path: Path) -> None:
+    """The lock is held while the file is removed, so that its maker cannot get it first (see :func:`_lock`)."""
+    try:
+        fd = _try_to_lock(str(path))
+    except OSError:
+        return
+    path.unlink(missing_ok=True)
+    os.close(fd)
+
+
+def _try_to_lock(path: str) -> int:
+    """Raises OSError if it is not there, or locked."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return False
-    else:
-        return True
-    finally:
         os.close(fd)
+        raise
+    return fd

@@ -52,7 +52,7 @@ def read_plan(store: Store, workflow_id: str, records: list[journal.Record], ent
     return plan
 
 
-def load(store: Store, head: Head, epoch: int) -> Run:
+def load(store: Store, head: Head, epoch: int, *, checked: bool = False) -> Run:
     """A run of the workflow under ``epoch``, ready for the event Recovered. Raises StoreCorruptError, PayloadUnreadableError,
     CheckpointCorruptError; nothing has been written then."""
     name = head.workflow_id
@@ -61,7 +61,7 @@ def load(store: Store, head: Head, epoch: int) -> Run:
     plan = read_plan(store, name, records, entries)
     state = replay.fold(name, epoch, records)
     values = Values(store, name)
-    run = Run(name, epoch, Machine(state), plan, values, digest=head.digest, created_ms=head.created_ms)
+    run = Run(name, epoch, Machine(state, checked=checked), plan, values, digest=head.digest, created_ms=head.created_ms)
     run.next_seq = entries[-1].seq + 1
     for entry, record in zip(entries, records, strict=True):
         task = getattr(record, "task", "")
