@@ -198,7 +198,6 @@ def test_a_task_of_a_sub_workflow_changed(crashed):
     assert crashed([], which="deep") == GOES_ON
 
 
-@pytest.mark.xfail(reason="core: a failure of kind 'blocked' ends the workflow FAILED; resume works either way", strict=True)
 def test_a_class_of_a_saved_value_is_gone(crashed):
     """Nothing is lost: the workflow stops BLOCKED, says which class, and goes on when it is there again."""
     edit = [("class Price:", "class Cost:"), ("Price(5)", "Cost(5)")]
