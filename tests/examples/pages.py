@@ -66,7 +66,7 @@ def programs_of(path: Path) -> list[Program]:
     page = path.relative_to(ROOT).as_posix()
     found: list[Program] = []
     for block in blocks_of(path.read_text("utf-8")):
-        if block.kind == "text":
+        if block.kind in ("text", "mermaid"):
             continue
         assert block.kind in ("python", "output", "console"), f"{page}:{block.line}: nobody knows what to do with '{block.kind}'"
         if block.kind == "python" and not block.continues:
