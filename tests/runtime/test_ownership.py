@@ -1,0 +1,112 @@
+"""What owners leave behind when they are killed, and who clears it up."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exoflow.runtime import ownership
+from exoflow.runtime.clock import SystemClock
+from exoflow.runtime.ownership import Owner
+from exoflow.store.sqlite import SqliteStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "s.db")
+    yield store
+    store.close()
+
+
+def owner(store: SqliteStore) -> Owner:
+    return Owner(store, SystemClock(), 10.0, folder=store.directory, on_wish=lambda *_: None, on_late=lambda: None)
+
+
+def killed(one: Owner) -> str:
+    """As SIGKILL leaves it: its lock is free, and that is all."""
+    one._stop.set()
+    assert one.lock_fd is not None
+    os.close(one.lock_fd)
+    return one.id
+
+
+def rows(store: SqliteStore) -> set[str]:
+    return {row.owner for row in store.owners()}
+
+
+def locks(store: SqliteStore) -> set[str]:
+    return {path.name for path in (store.directory / "locks").iterdir()}
+
+
+def test_the_next_engine_clears_up_after_a_dead_one(store: SqliteStore) -> None:
+    """Nothing named the dead one any more, so its row and its lock file stayed for ever."""
+    dead = owner(store)
+    dead.start()
+    killed(dead)
+    heir = owner(store)
+    heir.start()
+    assert rows(store) == locks(store) == {heir.id}
+    heir.close()
+    assert rows(store) == locks(store) == set()
+
+
+def test_and_after_one_that_died_before_it_began(store: SqliteStore) -> None:
+    killed(owner(store))
+    heir = owner(store)
+    heir.start()
+    assert locks(store) == {heir.id}
+    heir.close()
+
+
+def test_the_living_are_left_alone(store: SqliteStore) -> None:
+    at_work, about_to_begin = owner(store), owner(store)
+    at_work.start()
+    newcomer = owner(store)
+    newcomer.start()
+    assert rows(store) == {at_work.id, newcomer.id}
+    assert locks(store) == {at_work.id, about_to_begin.id, newcomer.id}
+    assert not newcomer.is_dead(at_work.id)
+    for one in (at_work, about_to_begin, newcomer):
+        one.close()
+
+
+def test_an_engine_whose_workers_still_run_is_left_alone(store: SqliteStore) -> None:
+    """They inherited its lock, so it counts as alive until the last of them is gone."""
+    dead = owner(store)
+    dead.start()
+    assert dead.lock_fd is not None
+    held_by_a_worker = os.dup(dead.lock_fd)
+    killed(dead)
+    heir = owner(store)
+    heir.start()
+    assert dead.id in rows(store)
+    assert not heir.is_dead(dead.id)
+    os.close(held_by_a_worker)
+    assert heir.is_dead(dead.id)
+    heir.close()
+
+
+def test_a_lock_file_that_is_cleared_up_while_it_is_made_is_made_again(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between making the file and locking it, the newcomer looks like somebody who died before it began."""
+    other = owner(store)
+    flock, cleared = fcntl.flock, list[str]()
+
+    def late(fd: int, operation: int) -> Any:
+        if operation == fcntl.LOCK_EX and not cleared:
+            cleared.extend(locks(store) - {other.id})
+            other.start()
+        return flock(fd, operation)
+
+    monkeypatch.setattr(ownership.fcntl, "flock", late)
+    newcomer = owner(store)
+    assert cleared == [newcomer.id]
+    assert locks(store) == {other.id, newcomer.id}
+    newcomer.start()
+    assert not other.is_dead(newcomer.id)
+    newcomer.close()
+    other.close()
