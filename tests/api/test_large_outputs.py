@@ -165,7 +165,7 @@ def empty(path):
     path.write_bytes(b"")
 
 
-IN_CORE = "core: an attempt that lost its inputs counts as having seen them, so what replaces them waits for it, or for nothing"
+IN_CORE = "core: OutputSpoiled is on record although the workflow blocked for it, so resume() ends in EngineBug, repaired or not"
 
 
 @pytest.mark.parametrize("failed", [makes, makes_again], indirect=True, ids=["chance", "deterministic"])

@@ -7,6 +7,7 @@ the machines are only ever touched by one thread at a time.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from asyncio import _get_running_loop
 from collections import deque
@@ -147,7 +148,8 @@ class Loop:
 
     def beside(self, work: Callable[[], None]) -> None:
         """Do ``work`` (encoding, writing blobs) on a thread of the saver, beside the tasks. It must post what came of it."""
-        self._saver.submit(work)
+        with contextlib.suppress(RuntimeError):  # it is closed, and so is this engine: somebody else will do it
+            self._saver.submit(work)
 
     # --- letting go ----------------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,8 @@ from exoflow.errors import (
     InvalidStateError,
     PayloadTooLargeError,
     RemoteTaskError,
+    StorageFullError,
+    StoreUnavailable,
     TaskFailed,
     UnresumableTaskError,
     WorkflowAlreadyExistsError,
@@ -43,6 +45,8 @@ from exoflow.worker.context import TaskContext
 
 _ENCODE_AT_ONCE_ITEMS = 10_000
 """Containers with more items are pickled beside the next tasks, not before them."""
+_FULL_PAUSE_S = 0.5
+"""How long an output waits until it is tried again to save it on a full disk."""
 
 _FINAL = frozenset(
     f"exoflow.errors.{name}"
@@ -131,13 +135,27 @@ def save(loop: Loop, run: Run, command: cmd.Save) -> None:
             event = ev.OutputStored(task=command.task, attempt=command.attempt, stored=stored)
         except (codec.NotSerializable, PayloadTooLargeError) as error:
             event = ev.OutputUnstorable(task=command.task, attempt=command.attempt, failure=_unsaveable(command.task, call, error))
-        except ExoflowError as error:  # the store is gone
-            environment = error
-            loop.post(run, lambda: loop.abandon(run, environment))
+        except StorageFullError:  # until there is room again
+            loop.clock.call_later(_FULL_PAUSE_S, again)
+            return
+        except Exception as error:  # the store is gone, or a fault of ours
+            _give_up(loop, run, error)
             return
         loop.post(run, event)
 
+    def again() -> None:
+        if not run.closed:
+            loop.beside(work)
+
     loop.beside(work)
+
+
+def _give_up(loop: Loop, run: Run, error: Exception, lane: Lane | None = None) -> None:
+    fault = error
+    if not isinstance(fault, ExoflowError):
+        fault = EngineBug(message=f"{type(error).__name__}: {error}", story=run.machine.story())
+        fault.__cause__ = error
+    loop.post(run, lambda: loop.abandon(run, fault), lane)
 
 
 def _to_bytes(loop: Loop, task: str, value: Any, *, audit: bool) -> tuple[Stored, bytes | None]:
@@ -205,15 +223,11 @@ def _context(run: Run, command: cmd.Run | cmd.Undo | cmd.Ask) -> TaskContext:
 def _finished(loop: Loop, run: Run, command: cmd.Run, call: Call, lane: Lane, started_ms: int, outcome: Outcome) -> None:
     """On the executor's thread: say to the core what came of an attempt."""
     task, attempt = command.task, command.attempt
-    event: ev.Event
-    if isinstance(outcome, (Returned, Grown)):
-        event = _returned(loop, run, command, call, started_ms, outcome)
-    elif isinstance(outcome, Stopped):
-        event = ev.TaskStopped(task=task, attempt=attempt)
-    elif isinstance(outcome, InputsLost):
-        event = ev.InputsLost(task=task, attempt=attempt, lost=outcome.tasks, spoiled=outcome.tasks)
-    else:
-        event = ev.TaskFailed(task=task, attempt=attempt, failure=_failure(outcome), chance=loop.clock.chance())
+    try:
+        event = _event_of(loop, run, command, call, started_ms, outcome)
+    except Exception as error:  # a fault of ours must not end a thread that is not ours
+        _give_up(loop, run, error, lane)
+        return
 
     def settle() -> None:
         run.live.pop(run.key(task, attempt), None)
@@ -223,6 +237,17 @@ def _finished(loop: Loop, run: Run, command: cmd.Run, call: Call, lane: Lane, st
         run.values.discard(task, attempt)
 
     loop.post(run, settle, lane)
+
+
+def _event_of(loop: Loop, run: Run, command: cmd.Run, call: Call, started_ms: int, outcome: Outcome) -> ev.Event:
+    task, attempt = command.task, command.attempt
+    if isinstance(outcome, (Returned, Grown)):
+        return _returned(loop, run, command, call, started_ms, outcome)
+    if isinstance(outcome, Stopped):
+        return ev.TaskStopped(task=task, attempt=attempt)
+    if isinstance(outcome, InputsLost):
+        return ev.InputsLost(task=task, attempt=attempt, lost=outcome.tasks, spoiled=outcome.tasks)
+    return ev.TaskFailed(task=task, attempt=attempt, failure=_failure(outcome), chance=loop.clock.chance())
 
 
 def _returned(loop: Loop, run: Run, command: cmd.Run, call: Call, started_ms: int, outcome: Returned | Grown) -> ev.Event:
@@ -237,7 +262,9 @@ def _returned(loop: Loop, run: Run, command: cmd.Run, call: Call, started_ms: in
         elif call.catch:
             value = (decode(value, task) if isinstance(value, codec.Encoded) else value, None)
         if command.save and _quick(value):
-            stored, run.payloads[task, attempt] = _to_bytes(loop, task, value, audit=_is_deterministic(run, task) and graph is None)
+            audit = _is_deterministic(run, task) and graph is None
+            with contextlib.suppress(StorageFullError, StoreUnavailable):  # no fault of the task; the saver has more patience
+                stored, run.payloads[task, attempt] = _to_bytes(loop, task, value, audit=audit)
     except (codec.NotSerializable, PayloadTooLargeError) as error:
         return ev.TaskFailed(task=task, attempt=attempt, failure=_unsaveable(task, call, error))
     except ExoflowError as error:
