@@ -8,10 +8,6 @@ import sys
 
 import pytest
 
-from exoflow.core import events as ev
-from exoflow.core import replay
-from tests.core.test_worlds import drawn
-
 SCRIPT = """
 from tests.core.world import World
 from tests.core.test_worlds import drawn

@@ -228,7 +228,9 @@ def test_each_sort_of_record_was_tried() -> None:
 UNTRIED: set[type] = {getattr(journal, name) for name in ["TailKept"] if hasattr(journal, name)}
 
 
-@pytest.mark.parametrize("body", [b"", b"\x00", b"\xff" * 20, b"\x81\xa1r\xa5nonce", msgspec.msgpack.encode({"r": "settled"}), b"PK\x03\x04"])
+@pytest.mark.parametrize(
+    "body", [b"", b"\x00", b"\xff" * 20, b"\x81\xa1r\xa5nonce", msgspec.msgpack.encode({"r": "settled"}), b"PK\x03\x04"]
+)
 def test_bytes_that_are_no_record_are_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match="not a journal record"):
         journal.decode(body)
