@@ -8,7 +8,7 @@ Conventions for authors of README.md and docs/:
 * ```` ```output ```` is what the program above prints; ``...`` stands for anything.
 * ```` ```console ```` holds commands behind ``$`` and what they print, run in the folder of the program above. Only ``exoflow`` and
   ``python`` are run. ``# exit code 3`` behind a command says how it ends; 0 is not mentioned.
-* ```` ```text ```` is not run. Nothing else is known, so that no block escapes by a slip of the pen.
+* ```` ```text ```` and ```` ```mermaid ```` are not run. Nothing else is known, so that no block escapes by a slip of the pen.
 """
 
 from __future__ import annotations
