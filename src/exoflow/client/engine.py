@@ -379,6 +379,8 @@ class Engine:
             return self._finished(head).result()
         for entry in reversed(self.store.entries(name, retired=True)):
             record = journal.decode(entry.body)
+            if isinstance(record, journal.TasksWithdrawn) and task in record.tasks:
+                break  # what was saved before is void
             if isinstance(record, journal.OutputSaved) and record.task == task and record.growth is None:
                 values = Values(self.store, name)
                 values.saved[task] = Saved(record.stored, entry.seq, entry.payload)
