@@ -35,7 +35,7 @@ def want(state: State, task: Task, phase: Phase = Phase.WAITING) -> None:
         for up in here.reads:
             if claims_new:
                 up.claims += 1
-            if not up.at_hand and up.phase in _AT_REST and (here.condemned or not up.condemned):
+            if up.is_lost and up.phase in _AT_REST and (here.condemned or not up.condemned):
                 stack.append((up, Phase.WAITING, here.condemned))
         if phase is Phase.WAITING:
             for up in here.after:
@@ -120,7 +120,7 @@ def wait_again(state: State, task: Task) -> None:
 
 def want_inputs(state: State, task: Task) -> None:
     for up in task.reads:
-        if not up.at_hand and up.phase in _AT_REST and (task.condemned or not up.condemned):
+        if up.is_lost and up.phase in _AT_REST and (task.condemned or not up.condemned):
             want(state, up)
 
 

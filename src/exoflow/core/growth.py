@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from exoflow.core import demand
-from exoflow.core.commands import Grow
+from exoflow.core.commands import Forget, Grow
 from exoflow.core.journal import TasksWithdrawn
+from exoflow.core.spec.annotations import Kind
 from exoflow.core.spec.graph import Graph
 from exoflow.core.spec.ids import UNEXECUTED, UNKNOWN, child_scope
-from exoflow.core.state import Orphan, Phase, State, Task
+from exoflow.core.state import Orphan, Phase, Saving, State, Task
 from exoflow.core.withdrawal import condemn_downstream
 from exoflow.errors import EngineBug
 
@@ -99,6 +100,38 @@ def start(state: State, task: Task) -> None:
         tail = tail.tail
     if not tail.at_hand and (tail.version == UNEXECUTED or tail.claims):
         demand.want(state, tail)
+
+
+def shorten(state: State, tail: Task) -> None:
+    """Drop the last finished round of a loop written as recursion, so that a loop of any length takes the space of a few rounds.
+
+    ``tail`` is the last task of a round, saved, and has returned the next one. It commits, so whatever it reads can never be replaced, and
+    everything else of its round is upstream of it. Its parent goes, and what was beside it; it takes its parent's place.
+    """
+    parent = tail.parent
+    above = parent.parent if parent is not None else None
+    if parent is None or above is None or above.tail is not parent or parent.tail is not tail or tail.kids is None or not tail.durable:
+        return
+    beside = [kid for kid in parent.kids or () if kid is not tail]
+    if tail.kind is not Kind.COMMITTING or not parent.durable or parent.effect or not all(map(_is_past, beside)):
+        return
+    gone = [parent, *beside]
+    tail.parent, tail.reads, tail.after = above, (above,), ()
+    above.kids = [tail if kid is parent else kid for kid in above.kids or ()]
+    above.tail = tail
+    above.readers = [tail if reader is parent else reader for reader in above.readers]
+    for up in parent.ups[1:]:
+        up.readers = [reader for reader in up.readers if reader is not parent]
+        up.before = [later for later in up.before if later is not parent]
+    for task in gone:
+        state.remove(task)
+    state.commands.append(Forget(tasks=tuple(task.id for task in gone)))
+
+
+def _is_past(task: Task) -> bool:
+    """Nobody will ask for it again, given that what reads it cannot be replaced."""
+    kept = task.durable or (task.deterministic and task.phase is Phase.DONE)
+    return kept and task.saving is Saving.NOT and task.kids is None and not task.effect
 
 
 def _adopt(state: State, kid: Task) -> None:

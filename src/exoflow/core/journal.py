@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from exoflow.core.spec.graph import Graph, TaskSpec
+from exoflow.core.spec.graph import Graph
 
 RECORD_VERSION = 1
 
@@ -129,13 +129,6 @@ class OutputSpoiled(_Record, frozen=True, kw_only=True, tag="spoiled"):
     task: str
 
 
-class TailKept(_Record, frozen=True, kw_only=True, tag="tail"):
-    """A finished stretch of a loop was dropped from the state: ``head``'s sub-workflow is now just ``task``, which is saved itself."""
-
-    head: str
-    task: TaskSpec
-
-
 class CancelDecided(_Record, frozen=True, kw_only=True, tag="cancel"):
     """The workflow will end CANCELLED; with ``undo``, after all external outputs of undoable tasks have been rolled back."""
 
@@ -170,7 +163,6 @@ Record = (
     | EffectSettled
     | TasksWithdrawn
     | OutputSpoiled
-    | TailKept
     | CancelDecided
     | WorkflowResumed
     | WorkflowEnded

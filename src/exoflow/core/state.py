@@ -168,6 +168,11 @@ class Task:
         return self.version != UNEXECUTED and (self.present or self.durable)
 
     @property
+    def is_lost(self) -> bool:
+        """Its output is not to be had unless it runs (again). One whose record is on its way to the store will be there."""
+        return not self.at_hand and self.saving is not Saving.APPENDED
+
+    @property
     def dirty(self) -> bool:
         """Something of it would have to be withdrawn if its inputs changed."""
         return self.version != UNEXECUTED or self.effect or self.phase in ACTIVE or self.phase in (Phase.PAUSED, Phase.IN_DOUBT)
@@ -252,10 +257,14 @@ class State:
         return task
 
     def forget(self, task: Task) -> None:
-        """The inverse of ``add``."""
-        del self.tasks[task.id]
+        """The inverse of ``add``, for a task of whose name there may be another."""
         if task.attempt:
             self.attempts_used[task.id] = task.attempt
+        self.remove(task)
+
+    def remove(self, task: Task) -> None:
+        """The inverse of ``add``, for good."""
+        del self.tasks[task.id]
         self.unsettled -= _unsettled(task.spec)
 
     def respecify(self, task: Task, spec: TaskSpec) -> None:

@@ -214,6 +214,7 @@ def saved(state: State, record: journal.OutputSaved) -> None:
         demand.recount_downstream(state, task)
     demand.release(state, task)
     state.stability.touch(task)
+    growth.shorten(state, task)
 
 
 def intended(state: State, record: journal.AttemptIntended) -> None:
