@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import logging
 import os
@@ -157,14 +158,16 @@ class Engine:
         plan, turned_on = _made_safe(plan, mode)
         if turned_on:
             _log.warning("workflow %s: mode='auto' turned checkpoint on for %s", workflow, ", ".join(turned_on))
-        try:
-            run = self._submit(workflow, plan, auto=mode == "auto", undo_on_failure=on_failure == "rollback")
-            run.future.turned_on = turned_on
-            if given is not None or wait_accepted:
-                run.accepted.result()
-            return run.future
-        except WorkflowAlreadyExistsError:
-            return self._attach(workflow, plan, on_existing, on_code_change)
+        while True:
+            try:
+                run = self._submit(workflow, plan, auto=mode == "auto", undo_on_failure=on_failure == "rollback")
+                run.future.turned_on = turned_on
+                if given is not None or wait_accepted:
+                    run.accepted.result()
+                return run.future
+            except WorkflowAlreadyExistsError:
+                with contextlib.suppress(WorkflowNotFoundError):  # somebody has just deleted it
+                    return self._attach(workflow, plan, on_existing, on_code_change)
 
     def _plan(self, dag: Dag, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
         root, inputs, named = _root(dag, args, kwargs)
@@ -215,11 +218,15 @@ class Engine:
             run = self._running(name)
             if run is not None:
                 return run.future
-            if head.owner == self._owner.id:  # not running: what was read is old
+            with self._taking:  # a takeover by another thread is over, or has not begun
                 head = self._head(name)
-            if Status(head.status).ended:
+                if name in self._loop.runs:
+                    continue
+            if Status(head.status).ended and self._owner.is_dead(head.owner):  # nobody is resuming it
                 return self._finished(head)
-            if head.owner == self._owner.id and name not in self._loop.runs:
+            if head.owner == self._owner.id:
+                if self._head(name) != head:  # it ended just now
+                    continue
                 reason = "this engine gave it up after an error; close it, and go on with it in another"
                 raise InvalidStateError(workflow_id=name, status=head.status, reason=reason)
             taken = self._take_over(head, on_code_change)
@@ -227,7 +234,6 @@ class Engine:
                 return taken.future
             if not self._owner.is_dead(head.owner):
                 return self._watch(head, on_code_change)
-            head = self._head(name)
 
     def _running(self, name: str) -> Run | None:
         """The run of a workflow that this engine drives, once its submission is durable."""
@@ -250,8 +256,10 @@ class Engine:
     ) -> Run | None:
         """Drive a workflow whose owner is dead, or that has ended and is resumed (``outcomes`` for tasks in doubt), only to end it if
         ``cancel`` is given. None if another was quicker."""
+        name = head.workflow_id
         with self._taking:
-            if self._loop.runs.get(head.workflow_id) is not None or not (resumed or self._owner.is_dead(head.owner)):
+            head = self._head(name)  # it may have been deleted and begun anew since
+            if name in self._loop.runs or Status(head.status).ended != resumed or not self._owner.is_dead(head.owner):
                 return None
             self._owner.start()
             run = load(self.store, head, head.epoch + 1, checked=self.settings.check_invariants)
@@ -260,9 +268,14 @@ class Engine:
                 decide_cancel(run, cancel)
             commands += run.machine.handle(ev.Recovered(resumed=resumed))
             check_code(run, on_code_change)
-            if self.store.claim(head.workflow_id, epoch=head.epoch, owner=self._owner.id) is None:
+            epoch = self.store.claim(name, epoch=head.epoch, owner=self._owner.id)
+            if epoch is None:
                 return None
-            self._loop.runs[head.workflow_id] = run
+            now = self.store.head(name)
+            if now is not None and (now.created_ms, now.digest) != (head.created_ms, head.digest):  # another of that name since we looked
+                self.store.claim(name, epoch=epoch, owner=None)
+                return None
+            self._loop.runs[name] = run
             run.accepted.set_result(None)
         self._loop.post(run, lambda: self._loop.perform(run, commands))
         if head.owner is not None:
@@ -283,7 +296,7 @@ class Engine:
                 return
             try:
                 now = self._head(head.workflow_id)
-                if Status(now.status).ended or self._owner.is_dead(now.owner):
+                if self._owner.is_dead(now.owner):  # that of a workflow that has ended is nobody
                     self._follow(now, on_code_change).add_done_callback(lambda done: _copy_result(done, future))
                     return
             except Exception as error:  # whatever it is, it must not end the clock's thread
@@ -468,11 +481,13 @@ class Engine:
     def delete(self, name: str) -> None:
         """Forget a workflow that is not running, its outputs included. Raises WorkflowNotFoundError, InvalidStateError."""
         self._guard()
-        head = self._head(check_id(name))
-        if name in self._loop.runs or not (Status(head.status).ended or self._owner.is_dead(head.owner)):
-            raise InvalidStateError(workflow_id=name, status=head.status, reason="cancel it first")
-        if not self.store.delete(name, epoch=head.epoch):
-            raise InvalidStateError(workflow_id=name, status=head.status, reason="it was just taken up again; cancel it first")
+        check_id(name)
+        with self._taking:
+            head = self._head(name)
+            if name in self._loop.runs or not self._owner.is_dead(head.owner):
+                raise InvalidStateError(workflow_id=name, status=head.status, reason="cancel it first")
+            if not self.store.delete(name, epoch=head.epoch):
+                raise InvalidStateError(workflow_id=name, status=head.status, reason="it was just taken up again; cancel it first")
 
     def _guard(self) -> None:
         if self._loop.closed:

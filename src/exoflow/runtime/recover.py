@@ -21,6 +21,7 @@ from exoflow.errors import (
     PayloadUnreadableError,
     StoreCorruptError,
     TaskNotFoundError,
+    WorkflowNotFoundError,
 )
 from exoflow.runtime.perform import settle_doubt
 from exoflow.runtime.run import Run
@@ -31,7 +32,11 @@ OnCodeChange = Literal["fail", "accept"]
 
 
 def read_records(store: Store, workflow_id: str, entries: list[Entry]) -> list[journal.Record]:
-    """The records of a journal. Raises StoreCorruptError if one is not a record."""
+    """The records of a journal. Raises StoreCorruptError if one is not a record, WorkflowNotFoundError if it has just been deleted."""
+    if not entries:
+        if store.head(workflow_id) is None or store.entries(workflow_id):  # or deleted, and begun anew under this name
+            raise WorkflowNotFoundError(workflow_id=workflow_id, store=store.url)
+        raise StoreCorruptError(store=store.url, what=f"the journal of workflow '{workflow_id}' (it is empty)")
     try:
         return [journal.decode(entry.body) for entry in entries]
     except ValueError as error:
@@ -96,6 +101,8 @@ def read_end(store: Store, head: Head) -> tuple[journal.WorkflowEnded, Saved | N
         elif isinstance(record, journal.OutputSaved):
             saved[record.task] = Saved(record.stored, entry.seq, entry.payload)
     if outcome is None:
+        if store.head(name) != head:  # it was deleted, and begun anew under this name
+            raise WorkflowNotFoundError(workflow_id=name, store=store.url)
         raise InvalidStateError(workflow_id=name, status=head.status, reason="its journal says otherwise; see exoflow doctor")
     return outcome, saved.get(outcome.task)
 
