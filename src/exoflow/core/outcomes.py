@@ -147,7 +147,9 @@ def give_up(state: State, task: Task, failure: Failure) -> None:
         task.giving_up = True
         demand.want(state, task, Phase.UNDO_WAITING)
     else:
-        task.effect = False
+        if task.effect:  # the function itself says that it did not do its work
+            task.effect = False
+            state.records.append(journal.EffectSettled(task=task.id))
         outcome_of_failure(state, task, failure)
 
 
