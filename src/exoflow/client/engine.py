@@ -342,7 +342,7 @@ class Engine:
             return self._follow(head, on_code_change)
         if head.status == Status.CANCELLED:
             raise InvalidStateError(workflow_id=name, status=head.status, reason="start a new workflow")
-        if report(self.store, head).rolled_back:
+        if head.status != Status.BLOCKED and report(self.store, head).rolled_back:
             raise InvalidStateError(
                 workflow_id=name, status=head.status, reason="its external outputs were rolled back; start a new workflow"
             )
