@@ -165,9 +165,6 @@ def empty(path):
     path.write_bytes(b"")
 
 
-IN_CORE = "core: OutputSpoiled is on record although the workflow blocked for it, so resume() ends in EngineBug, repaired or not"
-
-
 @pytest.mark.parametrize("failed", [makes, makes_again], indirect=True, ids=["chance", "deterministic"])
 @pytest.mark.parametrize("harm", [change_file, remove, cut, empty])
 def test_a_damaged_blob_counts_as_lost_and_is_made_again(url, failed, harm):
@@ -187,7 +184,6 @@ def commits(array):
     return float(array[0])
 
 
-@pytest.mark.xfail(reason=IN_CORE, strict=True)
 def test_a_damaged_output_on_which_a_commit_rests_is_not_made_again(url, ledger):
     """A nondeterministic output that was used by a committing task: another version would contradict what is done. A person must look,
     and after the repair the workflow goes on."""

@@ -116,7 +116,7 @@ def _read_a_ghost(state: State) -> None:
         (_read_a_ghost, "which is not there"),
     ],
 )
-def test_a_broken_law_is_found(break_it, law) -> None:  # noqa: ANN001 - parametrised
+def test_a_broken_law_is_found(break_it, law) -> None:
     """A state that the core can never reach is said to be a fault of the core."""
     state = _state()
     invariants.check(state)
@@ -147,7 +147,7 @@ def test_a_machine_that_checks_itself_says_so_when_a_law_breaks() -> None:
     """With check_invariants, a fault shows at the turn in which it happened."""
     rng = random.Random(1)
     drawn = next(world for seed in range(50) if (world := random_world(rng.randrange(10_000) + seed)) is not None)
-    drawn.machine._checked = True  # noqa: SLF001 - as Engine(check_invariants=True) makes it
+    drawn.machine._checked = True
     drawn.machine.state.active += 1
     with pytest.raises(EngineBug, match="active is miscounted"):
         drawn.machine.handle(ev.CancelAsked())

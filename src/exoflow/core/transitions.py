@@ -75,14 +75,14 @@ def spoiled(state: State, name: str) -> None:
     task = state.tasks.get(name)
     if task is None or not task.durable:
         return
-    task.durable = False
-    state.records.append(journal.OutputSpoiled(task=name))
-    state.stability.reset()
     if not task.deterministic and not task.present and _commit_may_rest_on(task):
         text = f"the saved output of '{name}' fails its digest, and a committing task downstream may have used it"
         failure = Failure(kind="final", types=("exoflow.errors.CheckpointCorruptError",), text=text)
-        ending.block(state, task, failure)
+        ending.block(state, task, failure)  # once the bytes are repaired it can go on
         return
+    task.durable = False
+    state.records.append(journal.OutputSpoiled(task=name))
+    state.stability.reset()
     demand.recount_downstream(state, task)
     if task.present:
         state.set_saving(task, Saving.ENCODING)
