@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from typing import Any
 
 import exoflow
@@ -33,6 +34,19 @@ def dies_always(ledger: str, name: str) -> None:
     """Takes its worker with it, every time."""
     Ledger(ledger).add(name)
     os._exit(7)
+
+
+@task(executor="process")
+def holds(ledger: str, name: str) -> str:
+    """In a worker process: the first time, holds a FIFO open until it is killed."""
+    first = Ledger(ledger).count(name) == 0
+    Ledger(ledger).add(name)
+    if first:
+        with open(f"{ledger}-fifo", "w") as fifo:
+            fifo.write("runs\n")
+            fifo.flush()
+            threading.Event().wait()
+    return "done"
 
 
 @task
@@ -107,6 +121,10 @@ def booking(ledger: str) -> exoflow.Node:
     """Two bookings, one on the other, then death."""
     second = book.options(name="flight").bind(ledger, "flight", book.options(name="hotel").bind(ledger, "hotel"))
     return dies_once.options(name="die").bind(ledger, "die", second)
+
+
+def holding(ledger: str) -> exoflow.Node:
+    return mark.bind(ledger, "end", holds.bind(ledger, "h"))
 
 
 def waiting(ledger: str) -> exoflow.Node:

@@ -91,6 +91,20 @@ def test_when_the_owner_is_killed_who_waits_takes_over_at_once(owner, here, ledg
     assert here.get_metadata("w").epoch == 2
 
 
+def test_worker_processes_of_a_killed_owner_are_gone_when_another_takes_over(start, url, here, ledger):
+    """Nobody runs a task while the same task still runs for the dead owner."""
+    os.mkfifo(f"{ledger.path}-fifo")
+    child = start(OWNER, url, ledger.path, "holding", "w")
+    with open(f"{ledger.path}-fifo") as reader:
+        assert reader.readline() == "runs\n"
+        future = here.run_async(plant.holding(ledger.path), name="w")
+        child.kill()
+        assert future.result(LEASE_S / 4) == ("done",)
+        assert select.select([reader], [], [], 0)[0]
+        assert reader.read() == "", "the worker that held it open is gone"
+    assert ledger.lines() == ["h", "h", "end"]
+
+
 class Words:
     """Stands in for stdin."""
 
