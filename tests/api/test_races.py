@@ -66,6 +66,29 @@ def test_two_engines_resume_at_once(tmp_path, ledger):
     assert ledger.count("tried") == 2
 
 
+started, leave = threading.Event(), threading.Event()
+
+
+@task
+def waits():
+    started.set()
+    assert leave.wait(PATIENCE_S)
+    return "waited"
+
+
+def test_two_engines_on_one_store_in_memory():
+    """The second does not take the first for dead because it leaves no signs of life in a store that cannot outlive it."""
+    store = MemoryStore()
+    with exoflow.Engine(store) as first, exoflow.Engine(store) as second:
+        future = first.run_async(waits.bind(), name="w")
+        assert started.wait(PATIENCE_S)
+        attached = second.run_async(waits.bind(), name="w")
+        assert second.resume_all() == {}
+        leave.set()
+        assert future.result(PATIENCE_S) == attached.result(PATIENCE_S) == "waited"
+        assert first.get_metadata("w").epoch == 1
+
+
 class Vanishing(MemoryStore):
     """A workflow is deleted just before its journal is read."""
 

@@ -25,6 +25,8 @@ from exoflow.runtime.clock import Clock
 from exoflow.store.base import OwnerRow, Store
 
 _BEAT_S_MAX = 1.0
+_living: dict[str, int] = {}
+"""Owners of this process that are not closed, by id; with the process, because a fork inherits the dict and not the owners."""
 
 
 def new_id() -> str:
@@ -63,6 +65,7 @@ class Owner:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
+        _living[self.id] = os.getpid()
         self.lock_fd: int | None = None
         self._lock_path = ""
         if folder is not None and store.durable:
@@ -118,7 +121,7 @@ class Owner:
         """Whether nobody drives what ``owner`` owned. True at once for owners of this host; for others, after watching for a lease."""
         if owner is None:
             return True
-        if owner == self.id:
+        if _living.get(owner) == os.getpid():
             return False
         row = next((row for row in self._store.owners() if row.owner == owner), None)
         if row is None:
@@ -142,6 +145,7 @@ class Owner:
 
     def close(self) -> None:
         """No more signs of life. Call it when no workflow is owned any more."""
+        _living.pop(self.id, None)
         self._stop.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
