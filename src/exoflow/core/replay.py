@@ -122,7 +122,7 @@ def _withdrawn(state: State, record: journal.TasksWithdrawn) -> None:
 
 
 def _void(state: State, task: Task) -> None:
-    task.version, task.durable, task.caught = UNEXECUTED, False, False
+    task.version, task.durable, task.caught, task.meaning = UNEXECUTED, False, False, ""
     state.move(task, Phase.IDLE)
     if task.kids is not None:
         withdrawal.collapse(state, task)
