@@ -1,1 +1,2 @@
-"""The kit for users and for authors of backends: what any Executor or Store must pass, and how to make a workflow crash on purpose."""
+"""The kit for users and for authors of backends: what any Executor or Store must pass (``executor_suite``, ``store_suite``), and an outside
+world that remembers what tasks did to it, kills them on request, and judges what came of it (``ledger``)."""

@@ -1,0 +1,306 @@
+"""What a process does between its birth and its death by SIGKILL: it opens an engine on the run's store and runs the workflow, or goes on
+with it. ``python -m tests.crash.lives JSON`` is such a life in a fresh interpreter; the supervisor mostly forks them."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import exoflow
+from exoflow.client.engine import Engine
+from exoflow.core import journal
+from exoflow.errors import InvalidStateError, TaskFailed, WorkflowFailed, WorkflowInDoubtError, WorkflowNotFoundError
+from exoflow.runtime.run import WorkflowFuture
+from exoflow.store import sqlite_file
+from exoflow.testing import ledger
+from exoflow.testing.ledger import Traced, Trap
+from tests.crash import workflows
+from tests.crash.plants import PLANTS
+from tests.crash.workflows import CASES, Case
+
+LIMIT_S = 20.0
+"""No workflow here needs a second, so one that has not ended by then never will."""
+
+WITHERED = "the engine is no longer what this plant was made for"
+
+WRITES = ("commit", "claim", "beat", "put")
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """Die at the ``call``-th write to the store: before it, ``after_s`` seconds into it (``during``) or after it; ``instead``: the write
+    takes ``after_s`` seconds, while everything else goes on, and never happens."""
+
+    call: int
+    when: str
+    after_s: float = 0.0
+
+
+class Orders(msgspec.Struct, frozen=True, kw_only=True):
+    """A life, from outside.
+
+    ``books``: the ids of the workflows that it runs, all of the same ``case``. ``traps`` are completed with the pid. ``slow_s``: how long
+    each write to the store takes longer. ``confirms``: look at what is finished instead. ``plant``: a bug to put into the engine.
+    """
+
+    case: str
+    folder: str
+    books: tuple[str, ...]
+    number: int
+    via: str = "run"
+    threads: int = 2
+    inline_bytes: int = 65536
+    traps: tuple[Trap, ...] = ()
+    cut: Cut | None = None
+    slow_s: float = 0.0
+    confirms: bool = False
+    plant: str = ""
+
+    @property
+    def book(self) -> str:
+        """Where the life itself is noted."""
+        return self.books[0]
+
+    def home(self, book: str) -> Path:
+        """Where a workflow keeps what is its own."""
+        return Path(self.folder, book)
+
+
+Ended = dict[str, tuple[str, Any]]
+"""What the caller of each workflow got: its status and result."""
+
+
+class Confirmed(msgspec.Struct, kw_only=True):
+    """What the store and a second request say of a finished workflow. ``journal``: (record, task, epoch, attempt, tasks) of each entry.
+    ``owners`` and ``locks``: rows and lock files left by the dead."""
+
+    status: str
+    result: Any
+    epoch: int
+    journal: list[tuple[str, str, int, int, tuple[str, ...]]]
+    integrity: str
+    damaged_blobs: list[str]
+    owners: int
+    locks: int
+    story: str
+
+
+def live(orders: Orders) -> None:
+    """Never returns."""
+    code = 3
+    try:
+        faulthandler.register(signal.SIGUSR1, all_threads=True)
+        os.environ[ledger.LIFE] = str(orders.number)
+        os.chdir(orders.folder)
+        case = CASES[orders.case]
+        if orders.plant and not orders.confirms:
+            _plant(orders.plant)
+        ledger.enter(orders.book, tuple(msgspec.structs.replace(trap, pid=os.getpid()) for trap in orders.traps))
+        for book in orders.books:
+            case.prepare(orders.home(book))
+        _write(orders, _confirm(case, orders) if orders.confirms else _strive(case, orders))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _plant(name: str) -> None:
+    try:
+        PLANTS[name]()
+    except Exception as error:
+        raise RuntimeError(WITHERED) from error
+
+
+def _open(orders: Orders) -> Engine:
+    store = f"sqlite:{orders.folder}/store.db"
+    return Engine(store, threads=orders.threads, processes=2, inline_bytes=orders.inline_bytes, drain_s=2.0)
+
+
+def _strive(case: Case, orders: Orders) -> tuple[Ended, int]:
+    """The whole of it. Returns what came of it, and the number of writes to the store."""
+    engine = _open(orders)
+    calls = _Calls(engine, orders)
+    ledger.note("opened", book=orders.book)
+    futures = {book: _begin(case, orders, engine, book) for book in orders.books}
+    ledger.note("accepted", book=orders.book)
+    if case.cancels:
+        _cancel(engine, futures[orders.book])
+    results = {book: _await(case, engine, future) for book, future in futures.items()}
+    ended = {book: (str(engine.get_status(book)), result) for book, result in results.items()}
+    ledger.note("ended", book=orders.book)
+    engine.close()
+    ledger.note("closed", book=orders.book)
+    return ended, calls.count
+
+
+def _begin(case: Case, orders: Orders, engine: Engine, book: str) -> WorkflowFuture:
+    if orders.via == "resume_all":
+        future = engine.resume_all().get(book)
+        if future is not None:
+            return future
+    if orders.via == "resume":
+        with contextlib.suppress(WorkflowNotFoundError, InvalidStateError):
+            return engine.resume(book)
+    return _ask_for(case, orders, engine, book)
+
+
+def _ask_for(case: Case, orders: Orders, engine: Engine, book: str) -> WorkflowFuture:
+    return engine.run_async(case.build(), *case.args(orders.home(book)), name=book, **case.options)
+
+
+def _await(case: Case, engine: Engine, future: WorkflowFuture) -> Any:
+    """What the caller gets, who is also the person that is asked in doubt, and resumes what failed."""
+    book = future.name
+    while True:
+        try:
+            return future.result(LIMIT_S)
+        except WorkflowInDoubtError as doubt:
+            found = ledger.stands(book, doubt.fields["task"], "wire")
+            seen = {**found.seen, found.task: found.draw} if found is not None else {}
+            outcome = Traced("told by a person", seen) if found is not None else False
+            future = engine.resume(book, outcomes={doubt.fields["task"]: outcome})
+        except TaskFailed as failed:
+            if case.ends == "FAILED":
+                return str(failed)
+            future = engine.resume(book)
+        except WorkflowFailed as failed:
+            return str(failed)
+        except TimeoutError:
+            print(engine.story(book), file=sys.stderr)
+            faulthandler.dump_traceback()
+            raise
+
+
+def _cancel(engine: Engine, future: WorkflowFuture) -> None:
+    future.add_done_callback(lambda _: workflows.booked.set())
+    if not workflows.booked.wait(LIMIT_S):
+        raise TimeoutError("the workflow never came to where it is to be cancelled")
+    try:
+        engine.cancel(future.name, rollback=True)
+    except InvalidStateError:
+        if not future.done():
+            raise
+    workflows.cancelled()
+
+
+class _Calls:
+    """Counts the writes to the store, and dies at one of them."""
+
+    def __init__(self, engine: Engine, orders: Orders) -> None:
+        self.count = 0
+        self._cut, self._slow_s = orders.cut, orders.slow_s
+        self._lock = threading.Lock()
+        for name in WRITES:
+            owner: Any = engine.store.blobs if name == "put" else engine.store
+            setattr(owner, name, self._counted(getattr(owner, name)))
+
+    def _counted(self, call: Any) -> Any:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            with self._lock:
+                self.count += 1
+                mine = self._cut is not None and self.count == self._cut.call
+            time.sleep(self._slow_s)
+            if not mine or self._cut is None:
+                return call(*args, **kwargs)
+            if self._cut.when == "before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            elif self._cut.when == "instead":
+                _die_in(self._cut.after_s)
+            elif self._cut.when == "during":
+                threading.Thread(target=_die_in, args=(self._cut.after_s,), daemon=True).start()
+            result = call(*args, **kwargs)
+            if self._cut.when == "after":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return counted
+
+
+def _die_in(delay_s: float) -> None:
+    time.sleep(delay_s)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _confirm(case: Case, orders: Orders) -> dict[str, Confirmed]:
+    """Ask again for what is finished: nothing may run, and the answer must be the same."""
+    with _open(orders) as engine:
+        futures = {book: _ask_for(case, orders, engine, book) for book in orders.books}
+        engine.run(workflows.think.bind(), name=f"after-{orders.book}")  # whoever begins to own something clears up after the dead
+        return {book: _confirm_one(orders, engine, future) for book, future in futures.items()}
+
+
+def _confirm_one(orders: Orders, engine: Engine, future: WorkflowFuture) -> Confirmed:
+    try:
+        result = future.result(LIMIT_S)
+    except WorkflowFailed as failed:
+        result = str(failed)
+    head = engine.store.head(future.name)
+    assert head is not None
+    entries = [journal.decode(entry.body) for entry in engine.store.entries(future.name, retired=True)]
+    path = Path(orders.folder, "store.db")
+    with contextlib.closing(sqlite_file.connect(path, 5.0, read_only=True)) as reader:
+        integrity = ", ".join(row[0] for row in reader.execute("PRAGMA integrity_check"))
+    return Confirmed(
+        status=head.status,
+        result=result,
+        epoch=head.epoch,
+        journal=[_facts(record) for record in entries],
+        integrity=integrity,
+        damaged_blobs=[name for name in engine.store.blobs.names() if not _reads(engine, name)],
+        owners=len(engine.store.owners()) - 1,
+        locks=len(list(Path(f"{path}-blobs", "locks").iterdir())) - 1,
+        story=engine.story(future.name),
+    )
+
+
+def _facts(record: journal.Record) -> tuple[str, str, int, int, tuple[str, ...]]:
+    def get(name: str, default: Any) -> Any:
+        return getattr(record, name, default)
+
+    return (
+        type(record).__name__,
+        get("task", "") if isinstance(get("task", ""), str) else "",
+        get("epoch", 0),
+        get("attempt", 0),
+        get("tasks", ()),
+    )
+
+
+def _reads(engine: Engine, name: str) -> bool:
+    try:
+        engine.store.blobs.open(name)
+    except (LookupError, ValueError):
+        return False
+    return True
+
+
+def _write(orders: Orders, value: Any) -> None:
+    """In one piece or not at all."""
+    path = Path(orders.folder, f"life-{orders.number}")
+    path.with_suffix(".part").write_bytes(pickle.dumps(value))
+    path.with_suffix(".part").rename(path)
+
+
+def main() -> None:
+    live(msgspec.json.decode(sys.argv[1], type=Orders))
+
+
+if __name__ == "__main__":
+    assert exoflow.__name__ == "exoflow"
+    from tests.crash import lives  # by its own name, so that what it pickles can be read by others
+
+    lives.main()
