@@ -114,10 +114,11 @@ def identity(value, *_):
     return value
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow) if kind == "long" else kind for kind in KINDS])
 @pytest.mark.parametrize("function", [raises, raises_async], ids=["thread", "async"])
 def test_whatever_a_task_raises_its_workflow_fails_and_says_so(engine, ledger, function, kind):
-    """What depends on it does not start, what does not is kept, and the engine goes on. The cause is the exception itself."""
+    """What depends on it does not start, what does not is kept, and the engine goes on. The cause is the exception itself. (Fifty
+    megabytes of message take a while.)"""
     beside = mark.options(name="beside").bind(ledger.path, "beside")
     failing = function.options(name="bad").bind(kind)
     _ = beside >> failing
@@ -145,8 +146,10 @@ def test_whatever_a_task_raises_in_a_process(engine):
             assert "Traceback" in error.traceback
 
 
+@pytest.mark.slow
 def test_the_reason_of_a_failure_can_be_read_by_others(url):
-    """Another engine tells it as an exception of the same class where it can be copied, and in words where not."""
+    """Another engine tells it as an exception of the same class where it can be copied, and in words where not. (Of each kind, the one
+    with fifty megabytes of message included.)"""
     with exoflow.Engine(url) as engine:
         for kind in KINDS:
             with pytest.raises(TaskFailed):

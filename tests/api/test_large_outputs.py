@@ -237,8 +237,9 @@ def test_a_damaged_result_is_not_given_to_anybody(url, large):
     assert calls == ["makes"]
 
 
+@pytest.mark.slow
 def test_every_byte_of_a_saved_value_is_guarded(url, ledger):
-    """Whatever byte of an inline output changes, the result is right."""
+    """Whatever byte of an inline output changes, nobody gets a wrong one. (Opens the store for each.)"""
     with exoflow.Engine(url) as engine, pytest.raises(TaskFailed):
         engine.run(takes_later.bind(ledger.path, makes.bind(1, 16)), name="w")
     with exoflow.Engine(url) as engine:

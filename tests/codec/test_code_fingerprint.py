@@ -86,7 +86,9 @@ def test_the_function_behind_a_decorator_counts():
     assert mark(source.format(1)) != mark(source.format(2))
 
 
+@pytest.mark.slow
 def test_sets_among_the_constants_have_no_order():
+    """(Starts processes with different hash seeds.)"""
     source = "def f(x):\n    return x in {'a', 'b', 'c', 'd', 'e', 'f'}\n"
     code = f"from exoflow import codec\nn = {{}}\nexec({source!r}, n)\nprint(codec.code_fingerprint(n['f']))"
     assert len({run_python(code, env={"PYTHONHASHSEED": seed}) for seed in ("0", "1", "2")}) == 1

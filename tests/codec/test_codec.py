@@ -16,7 +16,7 @@ from exoflow.codec import Encoded
 from tests.api.scene import run_python
 from tests.codec.values import Plain, values
 
-settings.register_profile("deterministic", derandomize=True, deadline=None, max_examples=60)
+settings.register_profile("deterministic", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("deterministic")
 
 

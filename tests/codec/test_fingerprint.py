@@ -16,7 +16,7 @@ from exoflow import codec
 from tests.api.scene import run_python
 from tests.codec.values import Colour, Pair, Plain, Point, values
 
-settings.register_profile("deterministic", derandomize=True, deadline=None, max_examples=60)
+settings.register_profile("deterministic", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("deterministic")
 
 

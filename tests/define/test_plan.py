@@ -15,7 +15,7 @@ from exoflow.define.dag import Node, Slot, nodes_in, substitute
 from exoflow.define.plan import encode_plan, find_dag, graph_of, make_plan
 from exoflow.errors import ForeignNodeError
 
-settings.register_profile("deterministic", derandomize=True, deadline=None, max_examples=60)
+settings.register_profile("deterministic", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("deterministic")
 
 

@@ -155,8 +155,10 @@ def test_the_same_definition_again_under_an_explicit_name():
     assert registry.find("explicit-again") is again
 
 
+@pytest.mark.slow
 def test_functions_without_an_importable_name_are_numbered():
-    """Nested functions, lambdas, partial functions and callable objects: two are never one, in no process."""
+    """Nested functions, lambdas, partial functions and callable objects: two are never one, in no process. (Starts one, as do the tests
+    of scripts below.)"""
 
     class Callable:
         def __call__(self):
@@ -190,6 +192,7 @@ print("ran")
 """
 
 
+@pytest.mark.slow
 def test_an_unguarded_script_is_not_run_when_it_is_imported_for_its_tasks(tmp_path):
     """Another process resumes a workflow of a script and imports it: exoflow.run() in it must not start anything there."""
     (tmp_path / "script.py").write_text(SCRIPT.replace("if len(sys.argv) > 1:", "if True:"))
@@ -203,6 +206,7 @@ print(found is not None, registry.trouble("__main__:step"))
     assert not (tmp_path / ".exoflow").exists()
 
 
+@pytest.mark.slow
 def test_a_script_is_not_imported_by_itself(tmp_path):
     """What the running script defines is known; importing it once more would run it."""
     path = tmp_path / "own.py"
