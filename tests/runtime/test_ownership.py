@@ -30,6 +30,9 @@ def owner(store: SqliteStore) -> Owner:
 def killed(one: Owner) -> str:
     """As SIGKILL leaves it: its lock is free, and that is all."""
     one._stop.set()
+    if one._thread is not None:
+        one._thread.join()
+    ownership._living.pop(one.id, None)  # it was of this process only for the sake of the test
     assert one.lock_fd is not None
     os.close(one.lock_fd)
     return one.id
