@@ -72,6 +72,7 @@ class Plan:
     victim: str
     traps: tuple[Trap, ...] = ()
     cut: Cut | None = None
+    slow_s: float = 0.0
 
 
 def draw_plan(rng: random.Random, case: Case, measure: Measure, number: int, deaths_left: int) -> Plan:
@@ -86,7 +87,7 @@ def draw_plan(rng: random.Random, case: Case, measure: Measure, number: int, dea
     if case.in_processes and deaths_left and rng.random() < WORKER:
         hit = 1 + int(rng.random() * measure.entries / 2)
         traps.append(Trap(life=number, pid=0, hit=hit, victim="worker", when=rng.choice(("before", "after"))))
-    plan = Plan(how, share, victim)
+    plan = Plan(how, share, victim, slow_s=rng.choice((0.0, 0.0, 0.0, 0.001, 0.004)))
     when: Any = rng.choice(("before", "after"))
     if how == "moment":
         traps.append(Trap(life=number, pid=0, hit=1 + int(share * measure.entries), victim=victim, when=when))
@@ -177,11 +178,11 @@ class Supervisor:
         outcome.add(_Run(self, case, str(seed), measure).go())
         return outcome
 
-    def replay(self, case: Case, traps: list[Trap]) -> Outcome:
-        """A run in which each life but the last falls into the next of ``traps``."""
+    def replay(self, case: Case, plans: list[Plan]) -> Outcome:
+        """A run whose lives are killed as told, and the last one not."""
         run = _Run(self, case, "told", Measure())
-        run.told = [Plan("told", 0.0, trap.victim, (trap,)) for trap in traps]
-        return run.go(depth=len(traps))
+        run.told = plans
+        return run.go(depth=len(plans))
 
 
 class _Run:
@@ -274,7 +275,7 @@ class _Run:
             inline_bytes=rng.choice((65536, 65536, 0, 128)),
             traps=tuple(msgspec.structs.replace(trap, life=self.number) for trap in plan.traps) if plan else (),
             cut=plan.cut if plan else None,
-            slow_s=rng.choice((0.0, 0.0, 0.0, 0.001, 0.004)) if plan else 0.0,
+            slow_s=plan.slow_s if plan else 0.0,
             confirms=confirms,
             plant=self.supervisor.plant,
         )
@@ -503,6 +504,14 @@ def campaign(supervisor: Supervisor, cases: list[Case], seed: int, kills: int, d
     return total
 
 
+def _told(*, slow_s: float = 0.0, cut: dict[str, Any] | None = None, **trap: Any) -> Plan:
+    """A plan from JSON: the fields of a Trap, or of a Cut, and how slow the store is."""
+    if cut is not None:
+        return Plan("told", 0.0, "engine", cut=Cut(**cut), slow_s=slow_s)
+    caught = msgspec.convert({"life": 0, "pid": 0, "hit": 1, **trap}, Trap)
+    return Plan("told", 0.0, caught.victim, (caught,), slow_s=slow_s)
+
+
 def serve(supervisor: Supervisor) -> Outcome:
     """A line of JSON comes in: ``workflow``, and ``seed`` and ``kills`` or ``traps``, perhaps a ``plant``; an Outcome goes out. Ends with
     its input, and gives the sum of what was not planted."""
@@ -513,7 +522,7 @@ def serve(supervisor: Supervisor) -> Outcome:
         supervisor.plant = asked.get("plant", "")
         total, seed = Outcome(), asked.get("seed", 1)
         if "traps" in asked:
-            total = supervisor.replay(case, [msgspec.convert({"life": 0, "pid": 0, **trap}, Trap) for trap in asked["traps"]])
+            total = supervisor.replay(case, [_told(**trap) for trap in asked["traps"]])
         while total.kills < asked.get("kills", 0) and not total.violations:
             total.add(supervisor.run(case, seed))
             seed += 1

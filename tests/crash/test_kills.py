@@ -38,29 +38,42 @@ def test_it_survives(ask: Ask, workflow: str) -> None:
 
 # --- whoever finds nothing must be able to find something ----------------------------------------------------------------------------
 
+SLOW = {"slow_s": 0.1}  # whatever may go on while a write is under way does
+
 PLANTED = {
-    "commits_do_not_wait": "async_commits",
-    "acknowledged_when_queued": "async_commits",
-    "no_intents": "saga",
-    "rollbacks_are_skipped": "saga_withdrawn",
-    "rollbacks_upstream_first": "saga_withdrawn",
-    "rollbacks_get_other_values": "saga_withdrawn",
-    "saved_work_is_forgotten": "commits_in_a_row",
-    "key_of_the_attempt": "commits_in_a_row",
-    "doubts_are_denied": "doubt_asked",
+    "commits_do_not_wait": ("async_commits", {"op": "apply", "what": "pay", **SLOW}),
+    "acknowledged_when_queued": ("async_commits", {"op": "apply", "what": "pay", **SLOW}),
+    "no_intents": ("saga", {"op": "apply", "what": "book", "hit": 2}),
+    "rollbacks_are_skipped": ("saga", {"op": "apply", "what": "book", "hit": 2}),
+    "rollbacks_upstream_first": ("saga_withdrawn", {"op": "began", "task": "draw_3"}),
+    "rollbacks_get_other_values": ("saga", {"op": "apply", "what": "book", "hit": 2}),
+    "saved_work_is_forgotten": ("commits_in_a_row", {"op": "apply", "what": "pay", "hit": 3}),
+    "key_of_the_attempt": ("commits_in_a_row", {"op": "apply", "what": "pay"}),
+    "doubts_are_denied": ("doubt_asked", {"op": "apply", "what": "wire"}),
 }
+"""Where one kill, at the right moment, shows the bug."""
 
 
 def test_every_plant_is_looked_for() -> None:
     assert PLANTED.keys() == PLANTS.keys()
 
 
-@pytest.mark.parametrize(("plant", "workflow"), PLANTED.items())
-def test_a_planted_bug_is_found(ask: Ask, plant: str, workflow: str) -> None:
+@pytest.mark.parametrize("plant", PLANTED)
+def test_a_planted_bug_is_found(ask: Ask, plant: str) -> None:
+    workflow, trap = PLANTED[plant]
+    outcome = ask(workflow, traps=[trap], plant=plant)
+    assert outcome.violations
+    assert WITHERED not in outcome.violations[0]
+    sound = ask(workflow, traps=[trap])
+    assert not sound.violations, "\n".join(sound.violations)
+    assert outcome.kills == sound.kills == 1
+
+
+@pytest.mark.parametrize(("plant", "workflow"), [("no_intents", "saga"), ("key_of_the_attempt", "commits_in_a_row")])
+def test_chance_finds_it_too(ask: Ask, plant: str, workflow: str) -> None:
     outcome = ask(workflow, seed=1, kills=400, plant=plant)
     assert outcome.violations, f"{outcome.kills} kills did not find it"
-    assert "python -m tests.crash.harness --seed" in outcome.violations[0]
-    assert WITHERED not in outcome.violations[0]
+    assert "repeat: python -m tests.crash.harness --seed" in outcome.violations[0]
 
 
 # --- found by this harness, kept as told stories ---------------------------------------------------------------------------------------
@@ -69,7 +82,7 @@ def test_a_planted_bug_is_found(ask: Ask, plant: str, workflow: str) -> None:
 def test_a_withdrawn_output_is_not_compared_with_the_new_one(ask: Ask) -> None:
     """The digest of a deterministic task's output outlived its withdrawal in the next life, which took the new output, of other inputs,
     for a violation of determinism and stopped the workflow BLOCKED."""
-    traps = [{"op": "began", "task": "book_4", "hit": 1}, {"op": "undo", "task": "book", "hit": 1}]
+    traps = [{"op": "began", "task": "book_4"}, {"op": "undo", "task": "book"}]
     outcome = ask("saga_withdrawn_in_two_arms", traps=traps)
     assert not outcome.violations, "\n".join(outcome.violations)
     assert outcome.kills == 2
@@ -78,6 +91,6 @@ def test_a_withdrawn_output_is_not_compared_with_the_new_one(ask: Ask) -> None:
 def test_what_a_person_found_out_counts_in_the_life_after(ask: Ask) -> None:
     """The workflow had stopped in doubt again before the answer given to resume() was looked at, for ever."""
     for when in ("before", "after"):
-        outcome = ask("doubt_for_a_person", traps=[{"op": "apply", "what": "wire", "hit": 1, "when": when}])
+        outcome = ask("doubt_for_a_person", traps=[{"op": "apply", "what": "wire", "when": when}])
         assert not outcome.violations, "\n".join(outcome.violations)
         assert outcome.situations["resumed by a person"] == 1
