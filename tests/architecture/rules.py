@@ -16,7 +16,7 @@ from tests.architecture.house import PACKAGE, File, House
 # --- sizes -----------------------------------------------------------------------------------------------------------------------
 
 FUNCTION_LINES, CORE_FILE_LINES, FILE_LINES, FOLDER_FILES, SEAM_METHODS = 70, 400, 600, 16, 10
-CORE_LINES, SRC_LINES = 4_000, 15_000
+CORE_LINES, SRC_LINES, KIT_LINES = 4_000, 15_000, 12_000
 
 
 def long_functions(house: House) -> list[str]:
@@ -60,7 +60,13 @@ def crowded_folders(house: House) -> list[str]:
 
 
 def heavy_package(house: House) -> list[str]:
-    totals = (("src/exoflow/core", house.core, CORE_LINES), ("src/exoflow", house.src, SRC_LINES))
+    kit = [file for file in house.src if file.inside.startswith("testing/")]
+    engine = [file for file in house.src if file not in kit]
+    totals = (
+        ("src/exoflow/core", house.core, CORE_LINES),
+        ("src/exoflow/testing", kit, KIT_LINES),
+        ("src/exoflow without testing", engine, SRC_LINES),
+    )
     return [
         f"{name}: {total} lines together, the limit is {limit}; take something out before something new comes in"
         for name, files, limit in totals
