@@ -10,8 +10,8 @@ from exoflow.core.checks import check, repair
 from exoflow.core.spec.annotations import Checkpoint
 from exoflow.core.spec.graph import Graph
 from exoflow.core.state import Status
+from exoflow.testing.machine.world import Knobs, World
 from tests.core.test_machine import ASYNC, NONE, SOMEWHERE, Drill, committing, dag, internal, of, runs, undoable
-from tests.core.world import Knobs, World
 
 LEFT_OUT = {7, 72, 76, 135, 222, 243, 301, 392, 425, 495, 1766, 2137, 3249, 3804}
 """Seeds that show faults of the core which are being repaired: a record of an output is on its way while the task is undone or renewed."""

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 SCRIPT = """
-from tests.core.world import World
+from exoflow.testing.machine.world import World
 from tests.core.test_worlds import drawn
 def do(self, event, real=World.do):
     before = self.machine.handle

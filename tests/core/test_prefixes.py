@@ -10,7 +10,7 @@ from exoflow.core import events as ev
 from exoflow.core import invariants, journal, replay
 from exoflow.core.state import Phase, Saving, State
 from exoflow.errors import EngineBug
-from tests.core.world import World, random_world
+from exoflow.testing.machine.world import World, random_world
 
 
 def standing(state: State) -> dict[str, tuple[object, ...]]:

@@ -12,7 +12,7 @@ from exoflow.core.spec.graph import Graph, TaskSpec, ordered
 from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.stability import Prop
 from exoflow.core.state import Phase, State, Task
-from tests.core.world import random_graph
+from exoflow.testing.machine.graphs import random_graph
 
 
 def by_definition(state: State) -> dict[Prop, set[Task]]:

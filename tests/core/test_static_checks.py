@@ -9,8 +9,8 @@ import pytest
 
 from exoflow.core.checks import Repair, check, repair, with_checkpoints
 from exoflow.core.spec.annotations import Checkpoint
+from exoflow.testing.machine.graphs import random_graph
 from tests.core.test_machine import NONE, committing, dag, internal, undoable
-from tests.core.world import random_graph
 
 
 def test_a_finding_says_who_what_why_and_what_next() -> None:

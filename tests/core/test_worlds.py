@@ -13,7 +13,8 @@ import pytest
 from exoflow.core.checks import check, repair
 from exoflow.core.spec.annotations import Kind
 from exoflow.core.state import Status
-from tests.core.world import Knobs, World, random_graph
+from exoflow.testing.machine.graphs import random_graph
+from exoflow.testing.machine.world import Knobs, World
 
 # Knobs, and how many seeds, of each situation.
 SETTINGS: dict[str, tuple[dict[str, Any], int]] = {

@@ -15,65 +15,26 @@ from exoflow.core import events as ev
 from exoflow.core import invariants, journal, replay
 from exoflow.core.checks import check, repair
 from exoflow.core.machine import Machine
-from exoflow.core.spec.annotations import Annotations, Checkpoint, Kind
-from exoflow.core.spec.graph import Graph, TaskSpec, ordered
+from exoflow.core.spec.annotations import Kind
+from exoflow.core.spec.graph import Graph, TaskSpec
 from exoflow.core.spec.ids import basis_of
-from exoflow.core.spec.retry import RetryPolicy
 from exoflow.core.state import ACTIVE, Status
+from exoflow.testing.machine.graphs import random_graph
 
 Provenance = dict[str, int]
-
-
-def random_annotations(rng: random.Random, *, doubts: bool = False) -> Annotations:
-    kind = rng.choice(["internal", "internal", "undoable", "committing"])
-    checkpoint = rng.choice([Checkpoint.NONE, Checkpoint.NONE, Checkpoint.ASYNC, Checkpoint.ASYNC, Checkpoint.SYNC])
-    on_unknown: Any = "retry"
-    if doubts and kind == "committing" and checkpoint is not Checkpoint.NONE and rng.random() < 0.3:
-        on_unknown = rng.choice(["ask", "fail"])
-    return Annotations(
-        checkpoint=checkpoint,
-        deterministic=rng.random() < 0.5,
-        can_rollback=kind != "committing",
-        has_rollback=kind == "undoable",
-        on_unknown=on_unknown,
-    )
-
-
-def random_graph(rng: random.Random, size: int, *, doubts: bool = False, prefix: str = "t") -> Graph:
-    """Every task leads to the last one."""
-    specs: list[TaskSpec] = []
-    used: set[str] = set()
-    for index in range(size):
-        names = [spec.id for spec in specs]
-        ups = rng.sample(names, min(len(names), rng.choice([0, 1, 1, 2, 3])))
-        if index == size - 1:
-            ups = list(dict.fromkeys(ups + [name for name in names if name not in used]))
-        used.update(ups)
-        cut = rng.randint(0, len(ups)) if rng.random() < 0.2 else len(ups)
-        specs.append(
-            TaskSpec(
-                id=f"{prefix}{index}",
-                reads=tuple(ups[:cut]),
-                after=tuple(ups[cut:]),
-                annotations=random_annotations(rng, doubts=doubts),
-                retry=RetryPolicy(retries=rng.choice([0, 3, 5])),
-                catch=rng.random() < 0.15,
-                timeout_s=1.0 if rng.random() < 0.2 else None,
-            )
-        )
-    return ordered(specs, specs[-1].id)
+"""Of a value: the draw of each nondeterministic task (and caught failure) that it has seen."""
 
 
 @dataclass
 class Knobs:
-    """What may go wrong, each as a probability."""
+    """What may go wrong, each as a probability: per step for ``crash``, ``lose`` and ``cancel``; per attempt for ``fail``, ``die`` and
+    ``grow`` (it returns a DAG); per rollback for ``undo_fails``. After ``faults_max`` faults nothing goes wrong any more."""
 
     crash: float = 0.03
     lose: float = 0.03
     fail: float = 0.05
     die: float = 0.03
     grow: float = 0.15
-    spoil: float = 0.0
     cancel: float = 0.0
     undo_fails: float = 0.1
     steps_max: int = 5000
@@ -82,20 +43,23 @@ class Knobs:
 
 @dataclass
 class Attempt:
+    """A function that runs: of the task itself (``kind`` run), its rollback (undo), or its question (ask)."""
+
     task: str
     number: int
     basis: int
     inputs: dict[str, Provenance]
     save: bool
     seen: Provenance
-    acted: bool = False
+    spec: TaskSpec
     stopping: bool = False
     kind: str = "run"
-    spec: TaskSpec | None = None
 
 
 @dataclass
 class World:
+    """One workflow and everything around it. ``run`` it, then ``judge`` it."""
+
     graph: Graph
     seed: int
     knobs: Knobs = field(default_factory=Knobs)
@@ -134,6 +98,7 @@ class World:
     # --- carrying out commands -----------------------------------------------------------------------------------------------
 
     def do(self, event: ev.Event) -> None:
+        """Tell the machine, and do what it says."""
         for command in self.machine.handle(event):
             getattr(self, "on_" + type(command).__name__.lower())(command)
         invariants.check(self.machine.state)
@@ -165,7 +130,7 @@ class World:
             assert c.basis == basis_of(up.version for up in ups)
         self.seen[c.task, c.attempt] = seen
         spec = self.machine.state.tasks[c.task].spec
-        attempt = Attempt(c.task, c.attempt, c.basis, inputs, getattr(c, "save", False), seen, kind=kind, spec=spec)
+        attempt = Attempt(c.task, c.attempt, c.basis, inputs, getattr(c, "save", False), seen, spec, kind=kind)
         self.running.setdefault(c.task, []).append(attempt)
         if kind == "run":
             self.runs[c.task] = self.runs.get(c.task, 0) + 1
@@ -295,7 +260,6 @@ class World:
     def finish_run(self, attempt: Attempt) -> None:
         task = self.machine.state.tasks.get(attempt.task)
         spec = attempt.spec
-        assert spec is not None
         rng = self.rng
         failed = self.fault(self.knobs.fail)
         died = not failed and self.fault(self.knobs.die)
@@ -306,14 +270,15 @@ class World:
             self.act(attempt, spec)
         if task is None:
             return
-        key = {"task": attempt.task, "attempt": attempt.number}
+        name, number = attempt.task, attempt.number
         if stopped:
-            self.do(ev.TaskStopped(**key))
+            self.do(ev.TaskStopped(task=name, attempt=number))
         elif died:
-            self.do(ev.TaskFailed(**key, failure=journal.Failure(kind="died", types=(), text="gone"), chance=rng.random()))
+            failure = journal.Failure(kind="died", types=(), text="gone")
+            self.do(ev.TaskFailed(task=name, attempt=number, failure=failure, chance=rng.random()))
         elif failed:
-            kind = rng.choice(["raised", "raised", "final"])
-            self.do(ev.TaskFailed(**key, failure=journal.Failure(kind=kind, types=("ValueError",), text="no"), chance=rng.random()))
+            failure = journal.Failure(kind=rng.choice(["raised", "raised", "final"]), types=("ValueError",), text="no")
+            self.do(ev.TaskFailed(task=name, attempt=number, failure=failure, chance=rng.random()))
         else:
             self.succeed(attempt, spec)
 
@@ -355,7 +320,7 @@ class World:
             self.returned[attempt.task, attempt.number] = {**attempt.seen, **own}
         self.do(ev.DoubtAnswered(task=attempt.task, happened=happened))
 
-    def crash(self, resumed: bool = False) -> None:
+    def crash(self, *, resumed: bool = False) -> None:
         """All that is volatile goes; what was on its way to the store may or may not have arrived. Zombies act once more."""
         if self.appends:
             for _, entries in self.appends[: self.rng.randint(0, len(self.appends))]:
