@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+from exoflow import settings as sources
 from exoflow.executors.base import Executor
 from exoflow.executors.registry import open_executor
+from exoflow.runtime.clock import Clock, SystemClock
+from exoflow.runtime.host import SYSTEM_HOST, Host
+from exoflow.runtime.threads import SYSTEM_THREADS, Threads
 from exoflow.settings import Settings
 from exoflow.store.base import Store
 from exoflow.store.registry import open_store
@@ -26,3 +32,14 @@ def executor_for(name: str, settings: Settings, inherit_fds: tuple[int, ...]) ->
     elif name == "process":
         options = {"workers": settings.processes or None, "inherit_fds": inherit_fds}
     return open_executor(name, **options)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an engine is built on, its store aside. A simulation gives its own."""
+
+    clock: Callable[[], Clock] = SystemClock
+    threads: Threads = SYSTEM_THREADS
+    host: Host = SYSTEM_HOST
+    executor_for: Callable[[str, Settings, tuple[int, ...]], Executor] = executor_for
+    settings: Callable[..., Settings] = sources.load

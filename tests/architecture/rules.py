@@ -118,8 +118,16 @@ def clocks(house: House) -> list[str]:
 def chance(house: House) -> list[str]:
     """The kit may draw from a seed, never from the world."""
     names = ["uuid.uuid1", "uuid.uuid4", "os.urandom", "os.getrandom", "random.", "secrets."]
-    instead = "ids are drawn in runtime/ownership.py, jitter in runtime/clock.py; both travel as fields of events"
-    return _banned(house, names, instead, allowed=("runtime/ownership.py", "runtime/clock.py", "store/"), kit=("random.Random",))
+    instead = "ids are drawn in runtime/host.py, jitter in runtime/clock.py; both travel as fields of events"
+    return _banned(house, names, instead, allowed=("runtime/host.py", "runtime/clock.py", "store/"), kit=("random.Random",))
+
+
+def concurrency(house: House) -> list[str]:
+    """A simulation must be able to replace it. A clock is a seam of its own."""
+    names = ["threading.", "queue.", "time.sleep", "concurrent.futures.ThreadPoolExecutor", "concurrent.futures.ProcessPoolExecutor"]
+    instead = "locks, threads and pauses come from the Threads of runtime/threads.py that the engine was given"
+    found = _banned(house, names, instead, allowed=("runtime/threads.py", "runtime/clock.py"))
+    return [line for line in found if line.startswith(("src/exoflow/runtime/", "src/exoflow/client/"))]
 
 
 def prints(house: House) -> list[str]:

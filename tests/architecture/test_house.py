@@ -58,6 +58,10 @@ def test_chance_comes_from_one_place(house: House) -> None:
     none_of(rules.chance(house))
 
 
+def test_the_runtime_gets_its_concurrency_from_one_seam(house: House) -> None:
+    none_of(rules.concurrency(house))
+
+
 def test_nothing_prints_but_the_command_line(house: House) -> None:
     none_of(rules.prints(house))
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from exoflow.runtime import ownership
+from exoflow.runtime import host
 from exoflow.runtime.clock import SystemClock
+from exoflow.runtime.host import SYSTEM_HOST
 from exoflow.runtime.ownership import Owner
+from exoflow.runtime.threads import SYSTEM_THREADS
 from exoflow.store.sqlite import SqliteStore
 
 
@@ -24,7 +26,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 
 def owner(store: SqliteStore) -> Owner:
-    return Owner(store, SystemClock(), 10.0, folder=store.directory, on_wish=lambda *_: None, on_late=lambda: None)
+    return Owner(store, SystemClock(), SYSTEM_THREADS, SYSTEM_HOST, 10.0, on_wish=lambda *_: None, on_late=lambda: None)
 
 
 def killed(one: Owner) -> str:
@@ -32,9 +34,9 @@ def killed(one: Owner) -> str:
     one._stop.set()
     if one._thread is not None:
         one._thread.join()
-    ownership._living.pop(one.id, None)  # it was of this process only for the sake of the test
-    assert one.lock_fd is not None
-    os.close(one.lock_fd)
+    SYSTEM_HOST._living.pop(one.id, None)  # it was of this process only for the sake of the test
+    assert one.lock.fd is not None
+    os.close(one.lock.fd)
     return one.id
 
 
@@ -82,8 +84,8 @@ def test_an_engine_whose_workers_still_run_is_left_alone(store: SqliteStore) -> 
     """They inherited its lock, so it counts as alive until the last of them is gone."""
     dead = owner(store)
     dead.start()
-    assert dead.lock_fd is not None
-    held_by_a_worker = os.dup(dead.lock_fd)
+    assert dead.lock.fd is not None
+    held_by_a_worker = os.dup(dead.lock.fd)
     killed(dead)
     heir = owner(store)
     heir.start()
@@ -105,7 +107,7 @@ def test_a_lock_file_that_is_cleared_up_while_it_is_made_is_made_again(store: Sq
             other.start()
         return flock(fd, operation)
 
-    monkeypatch.setattr(ownership.fcntl, "flock", late)
+    monkeypatch.setattr(host.fcntl, "flock", late)
     newcomer = owner(store)
     assert cleared == [newcomer.id]
     assert locks(store) == {other.id, newcomer.id}

@@ -234,12 +234,13 @@ def _counts(heads: list[Head]) -> Check:
 
 def _owners(store: Store, heads: list[Head]) -> Iterator[Check]:
     from exoflow.runtime.clock import SystemClock
-    from exoflow.runtime.ownership import Owner, host_id
+    from exoflow.runtime.host import SYSTEM_HOST
+    from exoflow.runtime.ownership import Observer
 
-    owner = Owner(store, SystemClock(), 10.0, folder=None, on_wish=lambda _name, _wish: None, on_late=lambda: None)
+    observer = Observer(store, SystemClock(), SYSTEM_HOST)
     unfinished = [head for head in heads if not Status(head.status).ended]
-    dead = [head.workflow_id for head in unfinished if owner.is_dead(head.owner)]
-    elsewhere = {row.owner for row in store.owners() if row.host != host_id()}
+    dead = [head.workflow_id for head in unfinished if observer.is_dead(head.owner)]
+    elsewhere = {row.owner for row in store.owners() if row.host != SYSTEM_HOST.name}
     far = [head.workflow_id for head in unfinished if head.owner in elsewhere]
     if dead:
         yield Check("owners", "warn", f"{len(dead)} unfinished with a dead owner: {_some(dead)}", "exoflow resume --all goes on with them")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 from typing import Any
 
 from exoflow.client.engine import Dag, Engine, Mode, OnExisting, OnFailure, refuse_import
@@ -12,9 +11,10 @@ from exoflow.client.report import WorkflowReport
 from exoflow.core.state import Status
 from exoflow.runtime.recover import OnCodeChange
 from exoflow.runtime.run import WorkflowFuture
+from exoflow.runtime.threads import SYSTEM_THREADS
 from exoflow.store.base import Head
 
-_lock = threading.Lock()
+_lock = SYSTEM_THREADS.lock()
 _engine: Engine | None = None
 _opened_in = 0
 

@@ -7,8 +7,6 @@ import contextlib
 import datetime as dt
 import logging
 import os
-import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +14,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from exoflow import codec, settings, wiring
+from exoflow import codec, wiring
 from exoflow.client.report import WorkflowReport, report, story
 from exoflow.core import checks, journal, replay
 from exoflow.core import events as ev
@@ -44,15 +42,16 @@ from exoflow.errors import (
     WorkflowNotFoundError,
     WrongContextError,
 )
-from exoflow.runtime.clock import Clock, SystemClock
+from exoflow.runtime.clock import Clock
 from exoflow.runtime.commit import GroupCommitter
 from exoflow.runtime.loop import Loop
-from exoflow.runtime.ownership import Owner, new_id
+from exoflow.runtime.ownership import Owner
 from exoflow.runtime.perform import failure_of, result_of
 from exoflow.runtime.recover import OnCodeChange, check_code, decide_cancel, decide_doubt, load, read_end, read_plan, read_records
 from exoflow.runtime.run import Run, WorkflowFuture
 from exoflow.runtime.values import Saved, Values, decode, store_bytes
 from exoflow.store.base import Head, Store
+from exoflow.wiring import Parts
 from exoflow.worker.context import inside_task, inside_worker
 
 Dag = Node | Workflow[Any, Any] | Task[Any, Any]
@@ -70,38 +69,42 @@ class Engine:
 
     Args:
         store: URL (``sqlite:PATH``, ``memory:``), path, or an open Store; default from EXOFLOW_STORE or ``sqlite:.exoflow/exoflow.db``.
-        clock: for tests.
+        clock, parts: for tests.
         options: any other field of :class:`~exoflow.settings.Settings`.
     Raises: StoreConfigError, StoreOpenError, InvalidOptionError.
     """
 
-    def __init__(self, store: str | Path | Store | None = None, *, clock: Clock | None = None, **options: Any) -> None:
+    def __init__(
+        self, store: str | Path | Store | None = None, *, clock: Clock | None = None, parts: Parts | None = None, **options: Any
+    ) -> None:
+        parts = parts or Parts()
         given = str(store) if isinstance(store, (str, Path)) else None
         if store is not None and given is None and not hasattr(store, "commit"):
             raise InvalidOptionError(message=f"store must be a URL, a path or an open store, got {store!r:.60}")
-        self.settings = settings.load(store=given, **options)
+        self.settings = parts.settings(store=given, **options)
         self.store: Store = wiring.store_for(self.settings) if store is None or given is not None else store  # type: ignore[assignment]
         self._pid = os.getpid()
-        clock = clock or SystemClock()
+        self._clock, self._threads, self._host = clock or parts.clock(), parts.threads, parts.host
         self._owner = Owner(
             self.store,
-            clock,
+            self._clock,
+            self._threads,
+            self._host,
             self.settings.lease_s,
-            folder=getattr(self.store, "directory", None),
             on_wish=self._on_wish,
             on_late=self._on_late,
         )
-        fds = (self._owner.lock_fd,) if self._owner.lock_fd is not None else ()
+        fd = self._owner.lock.fd
         self._loop = Loop(
             self.store,
-            GroupCommitter(self.store),
-            clock,
+            GroupCommitter(self.store, self._threads),
+            self._clock,
+            self._threads,
             self.settings,
-            lambda name: wiring.executor_for(name, self.settings, fds),
+            lambda name: parts.executor_for(name, self.settings, () if fd is None else (fd,)),
             self._owner.id,
         )
-        self._clock = clock
-        self._taking = threading.Lock()
+        self._taking = self._threads.lock()
 
     # --- running -------------------------------------------------------------------------------------------------------------
 
@@ -112,7 +115,7 @@ class Engine:
         the options. The same ``name``, DAG and arguments again: waits for it, goes on after a crash, or returns the result at once.
         Raises: UsageError, UnsafeWorkflowError (nothing was written then), WorkflowFailed, EnvironmentFault.
         """
-        return self.run_async(dag, *args, name=name, **kwargs).result()
+        return self._threads.wait(self.run_async(dag, *args, name=name, **kwargs))
 
     def run_async(
         self,
@@ -153,7 +156,7 @@ class Engine:
         if name is not None and workflow_id is not None:
             raise InvalidOptionError(message="name and workflow_id mean the same; give one of them")
         given = name if name is not None else workflow_id
-        workflow = check_id(given) if given is not None else f"wf-{new_id()}"
+        workflow = check_id(given) if given is not None else f"wf-{self._host.new_id()}"
         plan = self._plan(dag, args, kwargs)
         plan, turned_on = _made_safe(plan, mode)
         if turned_on:
@@ -163,7 +166,7 @@ class Engine:
                 run = self._submit(workflow, plan, auto=mode == "auto", undo_on_failure=on_failure == "rollback")
                 run.future.turned_on = turned_on
                 if given is not None or wait_accepted:
-                    run.accepted.result()
+                    self._threads.wait(run.accepted)
                 return run.future
             except WorkflowAlreadyExistsError:
                 with contextlib.suppress(WorkflowNotFoundError):  # somebody has just deleted it
@@ -187,7 +190,8 @@ class Engine:
             what=f"the definition and arguments of '{name}'",
         )
         machine = Machine(replay.new_state(name, 1), plan.graph, checked=self.settings.check_invariants)
-        run = Run(name, 1, machine, plan, Values(self.store, name), digest=stored.digest.hex(), created_ms=self._clock.now_ms())
+        values, created_ms = Values(self.store, name), self._clock.now_ms()
+        run = Run(name, 1, machine, plan, values, self._threads, digest=stored.digest.hex(), created_ms=created_ms)
         run.payloads["", 0] = payload
         if self._loop.runs.setdefault(name, run) is not run:
             raise WorkflowAlreadyExistsError(workflow_id=name, status="RUNNING")
@@ -239,7 +243,7 @@ class Engine:
         """The run of a workflow that this engine drives, once its submission is durable."""
         while (run := self._loop.runs.get(name)) is not None:
             try:
-                run.accepted.result()
+                self._threads.wait(run.accepted)
             except WorkflowAlreadyExistsError:  # it was not the first after all
                 continue
             return run
@@ -262,7 +266,7 @@ class Engine:
             if name in self._loop.runs or Status(head.status).ended != resumed or not self._owner.is_dead(head.owner):
                 return None
             self._owner.start()
-            run = load(self.store, head, head.epoch + 1, checked=self.settings.check_invariants)
+            run = load(self.store, head, head.epoch + 1, self._threads, checked=self.settings.check_invariants)
             commands = [command for task, verdict in (outcomes or {}).items() for command in decide_doubt(run, task, verdict)]
             if cancel is not None:
                 decide_cancel(run, cancel)
@@ -288,7 +292,7 @@ class Engine:
 
     def _watch(self, head: Head, on_code_change: OnCodeChange) -> WorkflowFuture:
         """Wait for a workflow that another living engine drives; take it over should that engine die."""
-        future = WorkflowFuture(head.workflow_id)
+        future = WorkflowFuture(head.workflow_id, self._threads)
 
         def look() -> None:
             if self._loop.closed:
@@ -310,7 +314,7 @@ class Engine:
     def _finished(self, head: Head) -> WorkflowFuture:
         """The future of a workflow that has ended. Raises CheckpointCorruptError, PayloadUnreadableError."""
         name = head.workflow_id
-        future = WorkflowFuture(name)
+        future = WorkflowFuture(name, self._threads)
         outcome, saved = read_end(self.store, head)
         if outcome.status == Status.SUCCEEDED:
             values = Values(self.store, name)
@@ -359,7 +363,7 @@ class Engine:
                 try:
                     futures[head.workflow_id] = self._follow(head, on_code_change)
                 except ExoflowError as error:  # of this workflow; the others are not concerned
-                    futures[head.workflow_id] = WorkflowFuture(head.workflow_id)
+                    futures[head.workflow_id] = WorkflowFuture(head.workflow_id, self._threads)
                     futures[head.workflow_id].set_exception(error)
         return futures
 
@@ -375,7 +379,7 @@ class Engine:
         inside = inside_task()
         if inside is not None and inside.workflow_id == name:
             raise SelfWaitError(workflow_id=name)
-        return self._follow(self._head(check_id(name)), "fail").result(timeout)
+        return self._threads.wait(self._follow(self._head(check_id(name)), "fail"), timeout)
 
     def get_status(self, name: str) -> Status:
         """Its status. Raises WorkflowNotFoundError."""
@@ -450,7 +454,7 @@ class Engine:
         if run is None:
             self._wish(name, "cancel+rollback" if rollback else "cancel", timeout)
             return
-        run.cancelled.result(timeout)
+        self._threads.wait(run.cancelled, timeout)
 
     def _wish(self, name: str, wish: str, timeout: float | None) -> None:
         """Ask the engine that drives it, and wait until it has ended (or nobody drives it any more, and we do)."""
@@ -462,7 +466,7 @@ class Engine:
             if self._owner.is_dead(head.owner):
                 self.cancel(name, rollback="rollback" in wish, timeout=timeout)
                 return
-            time.sleep(_LOOK_AGAIN_S)
+            self._threads.sleep(_LOOK_AGAIN_S)
         if head.status != Status.CANCELLED:
             self.store.wish(name, "")
             raise InvalidStateError(workflow_id=name, status=head.status, reason="it had ended before it could be cancelled")

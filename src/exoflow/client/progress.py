@@ -81,7 +81,7 @@ def progress(engine: Engine, name: str, *, tasks_max: int = 50) -> Progress | No
     loop.post(run, look)
     while True:
         try:
-            return answer.result(_CLOSED_AGAIN_S)
+            return loop.threads.wait(answer, _CLOSED_AGAIN_S)
         except TimeoutError:
             if run.closed and not answer.done():  # it ended before it was our turn
                 return None

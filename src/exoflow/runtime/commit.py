@@ -6,12 +6,11 @@ when the store has acknowledged all of it. Nothing else calls ``Store.commit``.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable
 from typing import Protocol
 
 from exoflow.errors import ClosedError, ExoflowError, StorageFullError
+from exoflow.runtime.threads import Thread, Threads
 from exoflow.store.base import Store, Verdict, Write
 
 Answer = Callable[[Verdict | ExoflowError], None]
@@ -41,15 +40,15 @@ class GroupCommitter:
     and new workflows are refused.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, threads: Threads) -> None:
+        self._store, self._threads = store, threads
         self._queue: list[tuple[Write, Answer]] = []
-        self._mutex = threading.Lock()  # guards the queue, _broken and _closing
-        self._committing = threading.Lock()  # held by the one that commits
-        self._wake = threading.Semaphore(0)
+        self._mutex = threads.lock()  # guards the queue, _broken and _closing
+        self._committing = threads.lock()  # held by the one that commits
+        self._wake = threads.signal()
         self._closing = False
         self._broken: ExoflowError | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: Thread | None = None
 
     def put(self, write: Write, answer: Answer) -> None:
         with self._mutex:
@@ -73,13 +72,13 @@ class GroupCommitter:
     def _hand_over(self) -> None:
         with self._mutex:
             if self._thread is None and not self._closing:
-                self._thread = threading.Thread(target=self._run, name="exoflow-commit", daemon=True)
-                self._thread.start()
-        self._wake.release()
+                self._thread = self._threads.start("commit", self._run)
+        self._wake.set()
 
     def _run(self) -> None:
         while True:
-            self._wake.acquire()
+            self._wake.wait()
+            self._wake.clear()  # before looking: whoever queues after this look sets it again
             with self._committing:
                 while group := self._take():
                     self._commit(group, patient=True)
@@ -101,7 +100,7 @@ class GroupCommitter:
                     with self._mutex:
                         self._queue = group + self._queue
                     return
-                time.sleep(_FULL_PAUSE_S)
+                self._threads.sleep(_FULL_PAUSE_S)
                 continue
             except ExoflowError as error:
                 self._break(group, error)
@@ -130,7 +129,7 @@ class GroupCommitter:
         with self._mutex:
             self._closing = True
         if self._thread is not None:
-            self._wake.release()
+            self._wake.set()
             self._thread.join()
         with self._committing:
             self._commit(self._take(), patient=False)

@@ -8,11 +8,9 @@ the machines are only ever touched by one thread at a time.
 from __future__ import annotations
 
 import contextlib
-import threading
 from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from exoflow.core.events import Event
@@ -23,6 +21,7 @@ from exoflow.executors.base import Executor
 from exoflow.runtime.clock import Clock
 from exoflow.runtime.commit import Committer
 from exoflow.runtime.run import Run
+from exoflow.runtime.threads import Threads
 from exoflow.settings import Settings
 from exoflow.store.base import Store
 from exoflow.worker.attempt import Done, TaskCall
@@ -43,18 +42,25 @@ class Loop:
     """Drives the workflows of one engine. Everything that it does to a workflow happens in ``_handle``."""
 
     def __init__(
-        self, store: Store, committer: Committer, clock: Clock, settings: Settings, open_executor: Callable[[str], Executor], owner: str
+        self,
+        store: Store,
+        committer: Committer,
+        clock: Clock,
+        threads: Threads,
+        settings: Settings,
+        open_executor: Callable[[str], Executor],
+        owner: str,
     ) -> None:
-        self.store, self.committer, self.clock, self.settings, self.owner = store, committer, clock, settings, owner
+        self.store, self.committer, self.clock, self.threads, self.settings, self.owner = store, committer, clock, threads, settings, owner
         self._open_executor = open_executor
         self._lanes: dict[str, Lane] = {}
         self.runs: dict[str, Run] = {}
         self._queue: deque[tuple[Run, Event | Callable[[], None], Lane | None]] = deque()
-        self._turn = threading.Lock()
-        self._saver = ThreadPoolExecutor(2, thread_name_prefix="exoflow-saver")
-        self._opening = threading.Lock()
+        self._turn = threads.lock()
+        self._saver = threads.pool("saver", 2)
+        self._opening = threads.lock()
         self._draining = False
-        self._quiet = threading.Condition()
+        self._quiet = threads.signal()
         self.closed = False
 
     def post(self, run: Run, event: Event | Callable[[], None], lane: Lane | None = None) -> None:
@@ -92,8 +98,7 @@ class Loop:
         if lane is not None and lane.waiting:
             self._advance(lane)
         if self._draining:
-            with self._quiet:
-                self._quiet.notify_all()
+            self._quiet.set()
 
     def perform(self, run: Run, commands: list[Any]) -> None:
         """Carry out commands, in order."""
@@ -123,7 +128,7 @@ class Loop:
         under which another process finds them. Raises InvalidOptionError, MissingExtraError, UnresumableTaskError."""
         if len(plan.calls) > self.settings.tasks_max:
             raise InvalidOptionError(message=f"the DAG has {len(plan.calls)} tasks; the limit is {self.settings.tasks_max} (tasks_max)")
-        for executor in {call.executor for call in plan.calls.values()}:
+        for executor in dict.fromkeys(call.executor for call in plan.calls.values()):
             self.lane(executor)
         if durable:
             for call in plan.calls.values():
@@ -178,8 +183,9 @@ class Loop:
         """Start nothing more, let what runs finish (for ``drain_s``), so that its work is not lost; then stop driving everything, close
         executors and the committer. Workflows stay resumable."""
         self._draining = self.closed = True
-        with self._quiet:
-            self._quiet.wait_for(self._is_quiet, self.settings.drain_s)
+        deadline = self.clock.monotonic_s() + self.settings.drain_s
+        while not self._is_quiet() and self._quiet.wait(max(0.0, deadline - self.clock.monotonic_s())):
+            self._quiet.clear()
         for run in list(self.runs.values()):
             self.post(run, lambda run=run: self.abandon(run, ClosedError(what="the engine")))  # type: ignore[misc]
         for lane in self._lanes.values():

@@ -25,6 +25,7 @@ from exoflow.errors import (
 )
 from exoflow.runtime.perform import settle_doubt
 from exoflow.runtime.run import Run
+from exoflow.runtime.threads import Threads
 from exoflow.runtime.values import Saved, Spoiled, Values, decode, fetch
 from exoflow.store.base import Entry, Head, Store
 
@@ -57,7 +58,7 @@ def read_plan(store: Store, workflow_id: str, records: list[journal.Record], ent
     return plan
 
 
-def load(store: Store, head: Head, epoch: int, *, checked: bool = False) -> Run:
+def load(store: Store, head: Head, epoch: int, threads: Threads, *, checked: bool = False) -> Run:
     """A run of the workflow under ``epoch``, ready for the event Recovered. Raises StoreCorruptError, PayloadUnreadableError,
     CheckpointCorruptError; nothing has been written then."""
     name = head.workflow_id
@@ -66,7 +67,7 @@ def load(store: Store, head: Head, epoch: int, *, checked: bool = False) -> Run:
     plan = read_plan(store, name, records, entries)
     state = replay.fold(name, epoch, records)
     values = Values(store, name)
-    run = Run(name, epoch, Machine(state, checked=checked), plan, values, digest=head.digest, created_ms=head.created_ms)
+    run = Run(name, epoch, Machine(state, checked=checked), plan, values, threads, digest=head.digest, created_ms=head.created_ms)
     run.next_seq = entries[-1].seq + 1
     for entry, record in zip(entries, records, strict=True):
         task = getattr(record, "task", "")

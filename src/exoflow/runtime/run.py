@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from typing import Any
@@ -14,6 +13,7 @@ from exoflow.core.machine import Machine
 from exoflow.define import registry
 from exoflow.define.plan import Call, Plan
 from exoflow.errors import EngineBug, InvalidStateError
+from exoflow.runtime.threads import Threads
 from exoflow.runtime.values import Values
 
 _log = logging.getLogger("exoflow")
@@ -27,9 +27,10 @@ class WorkflowFuture(Future[Any]):
     turned on.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, threads: Threads) -> None:
         super().__init__()
         self.name = name
+        self._threads = threads
         self.turned_on: tuple[str, ...] = ()
         self.set_running_or_notify_cancel()
 
@@ -57,7 +58,7 @@ class WorkflowFuture(Future[Any]):
         """Call ``function(self)`` when the workflow has ended, on a thread of its own: it may do anything, also run workflows."""
 
         def hand_over(_done: Future[Any]) -> None:
-            threading.Thread(target=call, name="exoflow-callback", daemon=True).start()
+            self._threads.start("callback", call)
 
         def call() -> None:
             try:
@@ -96,7 +97,18 @@ class Run:
         "workflow_id",
     )
 
-    def __init__(self, workflow_id: str, epoch: int, machine: Machine, plan: Plan, values: Values, *, digest: str, created_ms: int) -> None:
+    def __init__(
+        self,
+        workflow_id: str,
+        epoch: int,
+        machine: Machine,
+        plan: Plan,
+        values: Values,
+        threads: Threads,
+        *,
+        digest: str,
+        created_ms: int,
+    ) -> None:
         self.workflow_id, self.epoch, self.machine, self.plan, self.values = workflow_id, epoch, machine, plan, values
         self.digest, self.created_ms = digest, created_ms
         self.calls: dict[str, Call] = dict(plan.calls)
@@ -106,7 +118,7 @@ class Run:
         self.payloads: dict[tuple[str, int], bytes | None] = {}  # of outputs whose record is not written yet
         self.errors: dict[str, BaseException] = {}  # the last exception of a task, as an object of this process
         self.live: dict[str, str] = {}  # attempts under way: key -> executor
-        self.future = WorkflowFuture(workflow_id)
+        self.future = WorkflowFuture(workflow_id, threads)
         self.accepted: Future[None] = Future()  # the submission is durable
         self.cancelled: Future[None] = Future()  # the decision to cancel is durable
         self.closed = False

@@ -46,14 +46,14 @@ def run(
     """
     from exoflow.cli.following import follow
     from exoflow.cli.loading import arguments, bound, find_dag
-    from exoflow.runtime.ownership import new_id
+    from exoflow.runtime.host import SYSTEM_HOST
 
     output = session.output
     began_s = time.monotonic()
     with output.reserved():
         session.import_modules()
         dag, inputs, named = bound(find_dag(target), *arguments(args or []))
-        workflow = name if name is not None else f"wf-{new_id()}"
+        workflow = name if name is not None else f"wf-{SYSTEM_HOST.new_id()}"
         options: dict[str, Any] = {"mode": mode, "on_existing": on_existing, "on_failure": on_failure, "on_code_change": on_code_change}
         with session.engine(may_create=True) as engine:
             future, result = follow(session, engine, lambda: engine.run_async(dag, *inputs, name=workflow, **options, **named), workflow)

@@ -1,0 +1,156 @@
+"""The machine and the process that an engine lives in, as far as ownership needs to know them: names, and locks that end with a process."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import os
+import socket
+import uuid
+from collections.abc import Collection
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from exoflow.store.base import Store
+
+
+class Lock(msgspec.Struct, frozen=True):
+    """What shows to others of the same host that an owner lives: the file at ``path``, held by ``fd``, which its worker processes inherit.
+    Without a path, its lease alone tells."""
+
+    path: str = ""
+    fd: int | None = None
+
+
+class Host(Protocol):
+    """Where an engine lives. A simulation gives its own."""
+
+    @property
+    def name(self) -> str:
+        """This boot of this machine."""
+
+    @property
+    def pid(self) -> int:
+        """This process."""
+
+    def new_id(self) -> str:
+        """An id that nobody else has."""
+
+    def enter(self, owner: str, store: Store) -> Lock:
+        """``owner`` lives in this process from now on; the kernel lets go of the lock when the last process that has it is gone."""
+
+    def leave(self, owner: str, lock: Lock) -> None:
+        """It does no more."""
+
+    def is_here(self, owner: str) -> bool:
+        """Whether it lives in this process."""
+
+    def is_unlocked(self, path: str) -> bool:
+        """Whether no process holds that lock any more, or it has been removed."""
+
+    def unlink(self, path: str) -> None:
+        """Remove the lock file of a dead owner."""
+
+    def clear_up(self, lock: Lock, keep: Collection[str]) -> None:
+        """Remove the lock files beside ``lock`` that nobody holds, but for those of the owners ``keep``."""
+
+
+class SystemHost:
+    """This process on this machine."""
+
+    def __init__(self) -> None:
+        self._living: dict[str, int] = {}  # with the process, because a fork inherits the dict and not the owners
+
+    @functools.cached_property
+    def name(self) -> str:
+        try:
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        except OSError:
+            boot = ""
+        return f"{socket.gethostname()}/{boot}"
+
+    @property
+    def pid(self) -> int:
+        return os.getpid()
+
+    def new_id(self) -> str:
+        return uuid.uuid4().hex
+
+    def enter(self, owner: str, store: Store) -> Lock:
+        """Stores that know of no folder (``directory``) get no lock."""
+        self._living[owner] = os.getpid()
+        folder: Path | None = getattr(store, "directory", None)
+        if folder is None or not store.durable:
+            return Lock()
+        locks = folder / "locks"
+        locks.mkdir(mode=0o700, exist_ok=True)
+        path = str(locks / owner)
+        return Lock(path, _lock(path))
+
+    def leave(self, owner: str, lock: Lock) -> None:
+        if self._living.pop(owner, None) is not None and lock.fd is not None:
+            self.unlink(lock.path)
+            os.close(lock.fd)
+
+    def is_here(self, owner: str) -> bool:
+        return self._living.get(owner) == os.getpid()
+
+    def is_unlocked(self, path: str) -> bool:
+        try:
+            fd = _try_to_lock(path)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        os.close(fd)
+        return True
+
+    def unlink(self, path: str) -> None:
+        Path(path).unlink(missing_ok=True)
+
+    def clear_up(self, lock: Lock, keep: Collection[str]) -> None:
+        if not lock.path:
+            return
+        own = Path(lock.path)
+        for path in own.parent.iterdir():
+            if path.name not in keep and path != own:
+                _unlink_if_unlocked(path)
+
+
+SYSTEM_HOST = SystemHost()
+
+
+def _lock(path: str) -> int:
+    """Make a file and lock it. Between the two, somebody who clears up may have taken it for a dead owner's and removed it: then again."""
+    while True:
+        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            if os.path.samestat(os.fstat(fd), os.stat(path)):
+                return fd
+        except FileNotFoundError:
+            pass
+        os.close(fd)
+
+
+def _unlink_if_unlocked(path: Path) -> None:
+    """The lock is held while the file is removed, so that its maker cannot get it first (see :func:`_lock`)."""
+    try:
+        fd = _try_to_lock(str(path))
+    except OSError:
+        return
+    path.unlink(missing_ok=True)
+    os.close(fd)
+
+
+def _try_to_lock(path: str) -> int:
+    """Raises OSError if it is not there, or locked."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
