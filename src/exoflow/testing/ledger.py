@@ -25,7 +25,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -147,7 +147,7 @@ class Trap(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class _Question(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Question(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a client sends: an entry to write, with traps to set for its book or a question about a task's effect; or a book to shut."""
 
     entry: Entry | None = None
@@ -156,7 +156,7 @@ class _Question(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shut: str = ""
 
 
-class _Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``count`` is how many entries of that task with that ``op`` and ``what`` there are now. ``found`` answers ``standing``."""
 
     number: int = 0
@@ -167,9 +167,12 @@ class _Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 _encode = msgspec.json.encode
 _decode_entry = msgspec.json.Decoder(Entry).decode
-_decode_question = msgspec.json.Decoder(_Question).decode
-_decode_reply = msgspec.json.Decoder(_Reply).decode
+_decode_question = msgspec.json.Decoder(Question).decode
+_decode_reply = msgspec.json.Decoder(Reply).decode
 
+
+answerers: list[Callable[[Question], Reply]] = []
+"""Whoever answers in this process, instead of the one at :data:`ADDRESS`; the last one counts. See ``notebook.py``."""
 
 # --- for tasks -------------------------------------------------------------------------------------------------------------------
 
@@ -180,19 +183,19 @@ class LedgerError(Exception):
 
 def note(what: str, *, book: str = "") -> int:
     """Write ``what`` down, inside a task or (with ``book``) outside. Returns how often this task has noted that, this time included."""
-    return _ask(_Question(entry=_entry("note", what, book))).count
+    return _ask(Question(entry=_entry("note", what, book))).count
 
 
 def began(what: str = "") -> tuple[int, int]:
     """To be called first in each task: that it runs. Returns a number that nobody else ever gets (a draw for nondeterministic tasks), and
     how often this task began, this time included."""
-    reply = _ask(_Question(entry=_entry("began", what)))
+    reply = _ask(Question(entry=_entry("began", what)))
     return reply.number, reply.count
 
 
 def torn(why: str) -> None:
     """Two inputs of this task disagree: something that must never happen, and counts as a violation."""
-    _ask(_Question(entry=_entry("torn", why)))
+    _ask(Question(entry=_entry("torn", why)))
 
 
 def apply(what: str, inputs: Sequence[Traced], *, draw: int = _DETERMINISTIC, once: bool = False) -> bool:
@@ -201,12 +204,12 @@ def apply(what: str, inputs: Sequence[Traced], *, draw: int = _DETERMINISTIC, on
     key = current_task().idempotency_key if once else ""
     seen = merged(inputs)
     entry = msgspec.structs.replace(_entry("apply", what), key=key, inputs=_inputs(inputs), seen=seen, draw=draw)
-    return not _ask(_Question(entry=entry)).again
+    return not _ask(Question(entry=entry)).again
 
 
 def undo(what: str, inputs: Sequence[Traced]) -> None:
     """Take this task's external output back, if it stands. For rollback functions; ``inputs`` are what the rollback got."""
-    _ask(_Question(entry=msgspec.structs.replace(_entry("undo", what), inputs=_inputs(inputs))))
+    _ask(Question(entry=msgspec.structs.replace(_entry("undo", what), inputs=_inputs(inputs))))
 
 
 def standing(what: str) -> Entry | None:
@@ -218,13 +221,13 @@ def standing(what: str) -> Entry | None:
 def stands(book: str, task: str, what: str) -> Entry | None:
     """The same, for a person who looks from outside."""
     return _ask(
-        _Question(entry=Entry(op="note", book=book, task=task, what="looked", life=_life(), pid=os.getpid()), standing=(task, what))
+        Question(entry=Entry(op="note", book=book, task=task, what="looked", life=_life(), pid=os.getpid()), standing=(task, what))
     ).found
 
 
 def enter(book: str, traps: tuple[Trap, ...] = ()) -> None:
     """A process begins a life (see :data:`LIFE`) and, to test, sets traps for itself."""
-    _ask(_Question(entry=_entry("note", "life", book), traps=traps))
+    _ask(Question(entry=_entry("note", "life", book), traps=traps))
 
 
 def _entry(op: Op, what: str, book: str = "") -> Entry:
@@ -251,8 +254,10 @@ def _inputs(values: Sequence[Traced]) -> str:
     return _digest(*(value.digest for value in values))
 
 
-def _ask(question: _Question) -> _Reply:
+def _ask(question: Question) -> Reply:
     """A connection for each question: nothing is shared between threads or over a fork, and nothing is left half-said."""
+    if answerers:
+        return answerers[-1](question)
     address = os.environ.get(ADDRESS)
     if not address:
         raise LedgerError(f"{ADDRESS} is not set: no ledger was started")
@@ -282,17 +287,13 @@ def _line(sock: socket.socket) -> bytes:
 # --- the process -----------------------------------------------------------------------------------------------------------------
 
 
-class _Page:
-    """A book while it is written."""
+class Account:
+    """What stands in a book, kept while it is written."""
 
-    def __init__(self, path: Path, written: Iterable[Entry]) -> None:
-        self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    def __init__(self) -> None:
         self.counts: dict[tuple[str, str, str], int] = {}
         self.keys: set[tuple[str, str]] = set()
         self.stand: dict[tuple[str, str], list[Entry]] = {}
-        self.traps: list[tuple[Trap, int]] = []
-        for entry in written:
-            self.take(entry)
 
     def take(self, entry: Entry) -> Entry:
         """What is to be written: what the outside world makes of what it was told."""
@@ -309,6 +310,22 @@ class _Page:
         counted = (entry.op, *here)
         self.counts[counted] = self.counts.get(counted, 0) + 1
         return entry
+
+    def reply(self, entry: Entry, standing: tuple[str, str] | None) -> Reply:
+        """What to say to whoever sent ``entry``, after it was taken."""
+        count = self.counts[entry.op, entry.task, entry.what]
+        return Reply(number=entry.number, count=count, again=entry.again, found=self.stand.get(standing, [None])[0] if standing else None)
+
+
+class _Page(Account):
+    """A book while it is written, and who is to be killed at which entry."""
+
+    def __init__(self, path: Path, written: Iterable[Entry]) -> None:
+        super().__init__()
+        self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self.traps: list[tuple[Trap, int]] = []
+        for entry in written:
+            self.take(entry)
 
     def sprung(self, entry: Entry) -> Trap | None:
         """The trap that this entry springs, if any."""
@@ -338,12 +355,12 @@ class _Clerk:
             if reply is not None:
                 sock.sendall(_encode(reply) + b"\n")
 
-    def answer(self, question: _Question) -> _Reply | None:
+    def answer(self, question: Question) -> Reply | None:
         """What to say; None if whoever asked is dead."""
         entry = question.entry
         if entry is None:
             self._shut(question.shut)
-            return _Reply()
+            return Reply()
         page = self.pages.get(entry.book) or self._open(entry.book)
         trap = page.sprung(entry)
         page.traps += [(new, 0) for new in question.traps]
@@ -357,9 +374,7 @@ class _Clerk:
             self._kill(page, trap, entry)
         if asker_dies:
             return None
-        count = page.counts[entry.op, entry.task, entry.what]
-        found = page.stand.get(question.standing, [None])[0] if question.standing else None
-        return _Reply(number=written.number, count=count, again=written.again, found=found)
+        return page.reply(written, question.standing)
 
     def _open(self, book: str) -> _Page:
         path = self.folder / f"{book}.jsonl"
@@ -451,7 +466,7 @@ class Ledger:
 
     def shut(self, name: str) -> None:
         """Nothing more is expected in this book; it is opened again if something comes."""
-        _ask(_Question(shut=name))
+        _ask(Question(shut=name))
 
     def book(self, name: str) -> Book:
         """The book of a workflow, as it stands now."""
