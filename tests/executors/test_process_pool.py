@@ -288,6 +288,33 @@ def test_a_lock_of_the_engine_is_held_as_long_as_a_worker_lives(tmp_path, fifo):
     os.close(rival)
 
 
+def daemonize(fifo):
+    """Leave a process behind that the end of the worker does not end."""
+    with Path(fifo).open("wb", buffering=0) as file:
+        if os.fork() == 0:
+            os.setsid()
+            file.write(b"%d" % os.getpid())
+            signal.pause()
+
+
+def test_but_not_as_long_as_a_process_that_a_function_forked(tmp_path, fifo):
+    """Nobody could take the workflows over until somebody found and killed it."""
+    path, reader = fifo
+    owner, rival = (os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT) for _ in range(2))
+    fcntl.flock(owner, fcntl.LOCK_EX)
+    executor = ProcessExecutor(1, inherit_fds=[owner])
+    submit(executor, daemonize, path).wait()
+    daemon = int(read(reader))
+    try:
+        os.close(owner)
+        executor.close()
+        os.kill(daemon, 0)
+        fcntl.flock(rival, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.kill(daemon, signal.SIGKILL)
+        os.close(rival)
+
+
 # --- nothing leaks -----------------------------------------------------------------------------------------------------------
 
 

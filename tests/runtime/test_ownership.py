@@ -36,7 +36,7 @@ def killed(one: Owner) -> str:
         one._thread.join()
     SYSTEM_HOST._living.pop(one.id, None)  # it was of this process only for the sake of the test
     assert one.lock.fd is not None
-    os.close(one.lock.fd)
+    host._let_go(one.lock.fd)
     return one.id
 
 
@@ -93,6 +93,27 @@ def test_an_engine_whose_workers_still_run_is_left_alone(store: SqliteStore) -> 
     assert not heir.is_dead(dead.id)
     os.close(held_by_a_worker)
     assert heir.is_dead(dead.id)
+    heir.close()
+
+
+def test_a_process_that_a_task_left_behind_keeps_nobody_alive(store: SqliteStore) -> None:
+    """A task forked a server, and nobody could take the workflow over until somebody found and killed it."""
+    dead = owner(store)
+    dead.start()
+    done, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(tell)
+        os.read(done, 1)
+        os._exit(0)
+    heir = owner(store)
+    heir.start()
+    assert not SYSTEM_HOST.is_unlocked(dead.lock.path)  # that the child let go of it did not take it from its parent
+    killed(dead)
+    assert heir.is_dead(dead.id)
+    os.close(tell)
+    os.waitpid(child, 0)
+    os.close(done)
     heir.close()
 
 

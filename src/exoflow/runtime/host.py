@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from exoflow.runtime.threads import SYSTEM_THREADS
 from exoflow.store.base import Store
 
 
@@ -92,7 +93,7 @@ class SystemHost:
     def leave(self, owner: str, lock: Lock) -> None:
         if self._living.pop(owner, None) is not None and lock.fd is not None:
             self.unlink(lock.path)
-            os.close(lock.fd)
+            _let_go(lock.fd)
 
     def is_here(self, owner: str) -> bool:
         return self._living.get(owner) == os.getpid()
@@ -104,7 +105,7 @@ class SystemHost:
             return True
         except OSError:
             return False
-        os.close(fd)
+        _let_go(fd)
         return True
 
     def unlink(self, path: str) -> None:
@@ -121,18 +122,23 @@ class SystemHost:
 
 SYSTEM_HOST = SystemHost()
 
+_held: set[int] = set()
+"""Descriptors of lock files that are open here. A fork closes them: what a task leaves behind is no sign of its engine's life."""
+_no_fork = SYSTEM_THREADS.lock()
+"""Held while a lock file is opened or closed, so that a fork finds every descriptor in ``_held``."""
+
 
 def _lock(path: str) -> int:
     """Make a file and lock it. Between the two, somebody who clears up may have taken it for a dead owner's and removed it: then again."""
     while True:
-        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fd = _open(path, os.O_CREAT)
         fcntl.flock(fd, fcntl.LOCK_EX)
         try:
             if os.path.samestat(os.fstat(fd), os.stat(path)):
                 return fd
         except FileNotFoundError:
             pass
-        os.close(fd)
+        _let_go(fd)
 
 
 def _unlink_if_unlocked(path: Path) -> None:
@@ -142,15 +148,38 @@ def _unlink_if_unlocked(path: Path) -> None:
     except OSError:
         return
     path.unlink(missing_ok=True)
-    os.close(fd)
+    _let_go(fd)
 
 
 def _try_to_lock(path: str) -> int:
     """Raises OSError if it is not there, or locked."""
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    fd = _open(path, 0)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        os.close(fd)
+        _let_go(fd)
         raise
     return fd
+
+
+def _open(path: str, flags: int) -> int:
+    with _no_fork:
+        fd = os.open(path, flags | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        _held.add(fd)
+    return fd
+
+
+def _let_go(fd: int) -> None:
+    with _no_fork:
+        _held.discard(fd)
+        os.close(fd)
+
+
+def _let_go_in_child() -> None:
+    """The parent's locks stay: they end when the last descriptor is closed. (Workers are not forked from Python, so they keep theirs.)"""
+    while _held:
+        os.close(_held.pop())
+    _no_fork.release()
+
+
+os.register_at_fork(before=_no_fork.acquire, after_in_parent=_no_fork.release, after_in_child=_let_go_in_child)

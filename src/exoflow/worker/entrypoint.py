@@ -51,7 +51,8 @@ _ImportMain = Callable[[], Outcome]
 
 
 def main(connection: int, lifeline: int, mark: int, keep: tuple[int, ...]) -> None:
-    """Serve until the engine closes ``connection``. Byte 0 of the file ``mark`` is set to 1 when a call begins; ``keep`` stay open.
+    """Serve until the engine closes ``connection``. Byte 0 of the file ``mark`` is set to 1 when a call begins; ``keep`` stay open
+    here, though not in what functions fork.
 
     The first message is a pickled pair for :func:`multiprocessing.spawn.prepare`: what to take over now, and how to import the main
     script. The script is imported when a call needs it and not before, because that runs the user's code.
@@ -63,7 +64,7 @@ def main(connection: int, lifeline: int, mark: int, keep: tuple[int, ...]) -> No
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the engine too, and the engine decides
     began = mmap.mmap(mark, 1)
     sock = socket.socket(fileno=connection)
-    os.register_at_fork(after_in_child=sock.close)  # a process that a function leaves behind must not pass for this one
+    os.register_at_fork(after_in_child=lambda: _disown(sock, keep))
     first = wire.receive(sock)
     if first is None:
         return
@@ -75,6 +76,14 @@ def main(connection: int, lifeline: int, mark: int, keep: tuple[int, ...]) -> No
         _serve(sock, import_main, *message)
         del message  # while idle, keep nothing
     sock.detach()  # not closed: the engine shall see the end of the connection when this process ends
+
+
+def _disown(sock: socket.socket, keep: tuple[int, ...]) -> None:
+    """A process that a function leaves behind must not pass for this one, nor keep alive what ends with it."""
+    sock.close()
+    for fd in keep:
+        with contextlib.suppress(OSError):  # the function may have closed whatever it found
+            os.close(fd)
 
 
 def _serve(sock: socket.socket, import_main: _ImportMain, note: bytes, body: Encoded) -> None:
