@@ -133,6 +133,7 @@ def lose(state: State, task: Task) -> None:
         state.set_saving(task, Saving.NOT)
     if task.durable:
         return
+    state.lossy = True
     recount_downstream(state, task)
     needed = (task is state.root and state.claimed) or any(
         down.phase in COUNTING and down.missing and (down.condemned or not task.condemned) for down in task.downs

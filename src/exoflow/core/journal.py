@@ -24,7 +24,8 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Why an attempt failed, as data. ``kind``: ``raised`` (an exception), ``died`` (the worker), ``timeout``, ``final`` (not worth
-    retrying), ``blocked`` (something outside must be repaired first). ``types`` are the names of the exception's class and its bases."""
+    retrying), ``unusable`` (the function returned, so its effects stand, but what it returned cannot be kept), ``blocked`` (something outside
+    must be repaired first). ``types`` are the names of the exception's class and its bases."""
 
     kind: str
     types: tuple[str, ...]

@@ -124,6 +124,7 @@ class Machine:
 
     def _recovered(self, event: ev.Recovered) -> None:
         state = self.state
+        state.lossy = True
         growth.mark_forgotten(state, state.tasks.values())
         if state.status.ended:
             if not event.resumed:

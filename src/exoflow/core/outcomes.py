@@ -21,7 +21,7 @@ def succeeded(state: State, task: Task, event: ev.TaskSucceeded) -> None:
         graph, findings = checks.check_growth(state, task, graph)
         if findings:
             text = "; ".join(str(finding) for finding in findings)
-            give_up(state, task, Failure(kind="final", types=("exoflow.errors.UnsafeWorkflowError",), text=text))
+            give_up(state, task, Failure(kind="unusable", types=("exoflow.errors.UnsafeWorkflowError",), text=text))
             return
     before, now = task.meaning, event.stored.meaning if event.stored else ""
     if (before and now and before != now and task.deterministic) or (task.kids is not None and graph != task.growth):
@@ -96,7 +96,7 @@ def failed(state: State, task: Task, event: ev.TaskFailed) -> None:
         return
     unknown = failure.kind == "timeout" and task.kind is Kind.COMMITTING  # what the function had done by then
     task.failures += 1
-    if failure.kind != "final" and may_retry(task.spec.retry, task.failures, failure.types):
+    if failure.kind not in ("final", "unusable") and may_retry(task.spec.retry, task.failures, failure.types):
         pause_s = delay_s(task.spec.retry, task.failures, event.chance)
         parent = task.parent
         state.records.append(
@@ -147,7 +147,7 @@ def give_up(state: State, task: Task, failure: Failure) -> None:
         task.giving_up = True
         demand.want(state, task, Phase.UNDO_WAITING)
     else:
-        if task.effect:  # the function itself says that it did not do its work
+        if task.effect and failure.kind != "unusable":  # the function itself says that it did not do its work
             task.effect = False
             state.records.append(journal.EffectSettled(task=task.id))
         outcome_of_failure(state, task, failure)

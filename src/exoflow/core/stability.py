@@ -43,7 +43,7 @@ _SLOT = ("s_prop", "n_prop", "r_prop")
 class Blocked:
     """A proposition that is not (yet) known to be good. ``blame`` is what it hangs on, None if it is bad by itself."""
 
-    __slots__ = ("blame", "cursor", "doubtful", "hung", "index", "is_open", "low", "prop", "task", "waiters")
+    __slots__ = ("blame", "cursor", "doubtful", "hung", "index", "is_open", "low", "prop", "search", "task", "waiters")
 
     def __init__(self, prop: Prop, task: Task) -> None:
         self.prop, self.task = prop, task
@@ -54,6 +54,7 @@ class Blocked:
         self.waiters: list[Task] = []
         self.is_open = False
         self.index = self.low = 0
+        self.search = 0  # the last search in which it was found to hang on something open
 
     def set_blame(self, blame: Blocked | None) -> None:
         if self.blame is not None:
@@ -102,6 +103,7 @@ class Stability:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._searches = 0
 
     def ask(self, prop: Prop, task: Task) -> bool:
         """Whether ``prop`` holds for every input of ``task``. If not, the task is put on the agenda when that may have changed."""
@@ -169,6 +171,7 @@ class Stability:
     def _search(self, top: Blocked, freed: list[Blocked]) -> None:
         """Find out about ``top``. What hung on a proposition that turns out good is added to ``freed``."""
         top.set_blame(None)
+        self._searches += 1
         path: list[Blocked] = []
         component: list[Blocked] = []
         self._open(top, path, component)
@@ -193,7 +196,7 @@ class Stability:
                 self._open(Blocked(prop, task), path, component)
             elif known.is_open:
                 self._pass(here, known)
-            elif _ends_open(known):  # it hangs on what is being looked at: look into it too
+            elif self._ends_open(known):  # it hangs on what is being looked at: look into it too
                 self._open(known, path, component)
             else:
                 self._hang(path, component, known)
@@ -229,12 +232,15 @@ class Stability:
 
     def _hang(self, path: list[Blocked], component: list[Blocked], culprit: Blocked | None) -> None:
         """The end of ``path`` is bad (or blocked by ``culprit``), and so is all of the path."""
+        known = culprit
         for below in reversed(path):
             below.set_blame(culprit)
             culprit = below
-            if below.wants_save and below.task.checkpoint_lost:
-                below.task.pressed = True
-                self._state.agenda.append(below.task)
+        while culprit is not None and (culprit is not known or self._state.lossy):
+            if culprit.wants_save and culprit.task.checkpoint_lost:
+                culprit.task.pressed = True
+                self._state.agenda.append(culprit.task)
+            culprit = culprit.blame
         on_path = set(path)
         for open_ in component:
             open_.is_open = False
@@ -243,10 +249,15 @@ class Stability:
             if open_ not in on_path and open_.blame is None:  # met in this search and undecided: nothing is known of it
                 setattr(open_.task, _SLOT[open_.prop], None)
 
-
-def _ends_open(known: Blocked) -> bool:
-    while known.blame is not None:
-        known = known.blame
-        if known.is_open:
-            return True
-    return False
+    def _ends_open(self, known: Blocked) -> bool:
+        """Whether ``known`` hangs on what is being looked at. What was found to is remembered, so that a search walks each blame once."""
+        walked = []
+        here: Blocked | None = known
+        while here is not None and not here.is_open and here.search != self._searches:
+            walked.append(here)
+            here = here.blame
+        if here is None:
+            return False
+        for each in walked:
+            each.search = self._searches
+        return True

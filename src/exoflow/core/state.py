@@ -242,6 +242,7 @@ class State:
         self.active = 0  # tasks in an ACTIVE phase
         self.busy = 0  # tasks not AT_REST
         self.encoding = 0  # tasks whose output is being encoded
+        self.lossy = False  # outputs may have been lost before they were saved
         self.unsettled = 0  # nondeterministic tasks without checkpoint: while 0, every graph is safe
         self.stability: Stability
         self.pauses: dict[str, float] = {}  # back-off of failed attempts whose failure is being recorded

@@ -81,6 +81,7 @@ def spoiled(state: State, name: str) -> None:
         ending.block(state, task, failure)  # once the bytes are repaired it can go on
         return
     task.durable = False
+    state.lossy = True
     state.records.append(journal.OutputSpoiled(task=name))
     state.stability.reset()
     demand.recount_downstream(state, task)

@@ -52,8 +52,6 @@ _FINAL = frozenset(
     f"exoflow.errors.{name}"
     for name in (
         "ArgumentNotSerializableError",
-        "PayloadTooLargeError",
-        "ResultNotSerializableError",
         "SelfWaitError",
         "SignatureError",
         "UnresumableTaskError",
@@ -61,6 +59,8 @@ _FINAL = frozenset(
     )
 )
 """Trying again would not help."""
+_UNUSABLE = frozenset({"exoflow.errors.PayloadTooLargeError", "exoflow.errors.ResultNotSerializableError"})
+"""Said by a worker process of what the function returned."""
 
 
 # --- durable -----------------------------------------------------------------------------------------------------------------
@@ -176,9 +176,9 @@ def _to_bytes(loop: Loop, task: str, value: Any, *, audit: bool) -> tuple[Stored
 
 def _unsaveable(task: str, call: Call, error: codec.NotSerializable | PayloadTooLargeError) -> Failure:
     if isinstance(error, PayloadTooLargeError):
-        return Failure(kind="final", types=("exoflow.errors.PayloadTooLargeError",), text=str(error))
+        return Failure(kind="unusable", types=("exoflow.errors.PayloadTooLargeError",), text=str(error))
     text = f"result of '{task}' ({call.task}) cannot be pickled: at {error.path} ({error.type_name}): {error.reason}"
-    return Failure(kind="final", types=("exoflow.errors.ResultNotSerializableError", "builtins.TypeError"), text=text)
+    return Failure(kind="unusable", types=("exoflow.errors.ResultNotSerializableError", "builtins.TypeError"), text=text)
 
 
 # --- running -----------------------------------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ def _returned(loop: Loop, run: Run, command: cmd.Run, call: Call, started_ms: in
         return ev.TaskFailed(task=task, attempt=attempt, failure=_unsaveable(task, call, error))
     except ExoflowError as error:
         info = _info(error)
-        failure = Failure(kind="final", types=(info.type_name, *info.bases), text=info.text, traceback=info.traceback)
+        failure = Failure(kind="unusable", types=(info.type_name, *info.bases), text=info.text, traceback=info.traceback)
         return ev.TaskFailed(task=task, attempt=attempt, failure=failure)
     run.values.arrive(task, attempt, value)
     return ev.TaskSucceeded(task=task, attempt=attempt, stored=stored, growth=graph, started_ms=started_ms, ended_ms=loop.clock.now_ms())
@@ -302,7 +302,7 @@ def _failure(outcome: Raised | Died) -> Failure:
     if isinstance(outcome, Died):
         return Failure(kind="died", types=("exoflow.errors.WorkerDiedError",), text=outcome.reason)
     info = outcome.info
-    kind = "final" if info.type_name in _FINAL else "raised"
+    kind = "final" if info.type_name in _FINAL else "unusable" if info.type_name in _UNUSABLE else "raised"
     if info.type_name == "exoflow.errors.PayloadUnreadableError":
         kind = "blocked"
     return Failure(kind=kind, types=(info.type_name, *info.bases), text=info.text, traceback=info.traceback, pickled=info.pickled)
