@@ -20,7 +20,7 @@ def review(state: State, task: Task) -> None:
         return
     if task.pressed:
         task.pressed = False
-        if task.checkpoint_lost:
+        if task.checkpoint_lost and state.stability.wants_save(task):
             demand.want(state, task)
             return
     if task.phase is Phase.WAITING or task.phase is Phase.HELD:

@@ -160,6 +160,11 @@ class Stability:
             yield known
             known = known.blame
 
+    def wants_save(self, task: Task) -> bool:
+        """Whether some proposition that was asked for does not hold, and would if ``task`` were saved."""
+        known = (getattr(task, slot) for slot in _SLOT)
+        return any(isinstance(each, Blocked) and each.wants_save for each in known)
+
     # --- the search ----------------------------------------------------------------------------------------------------------
 
     def _work(self, work: list[Blocked]) -> None:
