@@ -154,6 +154,8 @@ def _in_words(record: journal.Record) -> str:
             return f"{', '.join(record.tasks)}: void, because an input will be made anew"
         case journal.OutputSpoiled():
             return f"{record.task}: its saved output is damaged and counts as lost"
+        case journal.UnwindDecided():
+            return f"{record.task}: failed for good ({record.failure.text}); it was decided to roll back"
         case journal.CancelDecided():
             return f"it was decided to cancel{' and to roll back' if record.undo else ''}"
         case journal.WorkflowResumed():

@@ -135,8 +135,13 @@ def lose(state: State, task: Task) -> None:
         return
     state.lossy = True
     recount_downstream(state, task)
-    needed = (task is state.root and state.claimed) or any(
-        down.phase in COUNTING and down.missing and (down.condemned or not task.condemned) for down in task.downs
+    winding_down = state.winding_down
+    needed = (task is state.root and state.claimed and not winding_down) or any(
+        down.phase in COUNTING
+        and down.missing
+        and (down.condemned or not task.condemned)
+        and (not winding_down or down.phase is Phase.UNDO_WAITING or down.version != UNEXECUTED)
+        for down in task.downs
     )
     if needed and task.saving is Saving.NOT and task.phase is Phase.DONE:
         want(state, task)

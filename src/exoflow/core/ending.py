@@ -6,7 +6,7 @@ from collections import deque
 
 from exoflow.core import demand
 from exoflow.core.commands import Stop
-from exoflow.core.journal import Failure, WorkflowEnded
+from exoflow.core.journal import Failure, UnwindDecided, WorkflowEnded
 from exoflow.core.spec.annotations import Kind
 from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.state import Ending, Phase, Saving, State, Status, Task
@@ -21,7 +21,7 @@ def review(state: State) -> None:
         if not state.cancelling:
             _succeed(state)
         return
-    if ending.undo and not _unwound(state):
+    if ending.undo and not (ending.decided and _unwound(state)):
         return
     if state.encoding and ending.status is not Status.CANCELLED:
         return
@@ -57,6 +57,10 @@ def fail(state: State, task: Task, failure: Failure) -> None:
     task.failure = failure
     if state.ending is None:
         state.ending = Ending(Status.FAILED, task.id, task.attempt, failure, undo=state.undo_on_failure)
+        if state.undo_on_failure:
+            state.unwind = UnwindDecided(task=task.id, attempt=task.attempt, failure=failure)
+            state.ending.decided = False
+            state.records.append(state.unwind)
     elif state.unwinding is not None:  # a rollback needs its output
         block(state, task, failure)
 
@@ -68,9 +72,16 @@ def block(state: State, task: Task | None, failure: Failure) -> None:
     state.unwinding = None
 
 
+def unwind(state: State, decision: UnwindDecided) -> None:
+    """The decision is durable: undo what was done."""
+    if state.ending is None:
+        state.ending = Ending(Status.FAILED, decision.task, decision.attempt, decision.failure, undo=True)
+    state.ending.decided = True
+
+
 def cancel(state: State, *, undo: bool) -> None:
-    """The decision is durable: stop what runs. Effects that stand stay, unless ``undo``."""
-    state.ending = Ending(Status.CANCELLED, undo=undo)
+    """The decision is durable: stop what runs. Effects that stand stay, unless ``undo``, or they are being undone already."""
+    state.ending = Ending(Status.CANCELLED, undo=undo or state.unwind is not None)
     for task in list(state.tasks.values()):
         if task.phase is Phase.RUNNING:
             state.commands.append(Stop(task=task.id, attempt=task.attempt))

@@ -23,9 +23,9 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """Why an attempt failed, as data. ``kind``: ``raised`` (an exception), ``died`` (the worker), ``timeout``, ``final`` (not worth
-    retrying), ``unusable`` (the function returned, so its effects stand, but what it returned cannot be kept), ``blocked`` (something outside
-    must be repaired first). ``types`` are the names of the exception's class and its bases."""
+    """Why an attempt failed, as data. ``types`` are the names of the exception's class and its bases. ``kind``: ``raised`` (an exception),
+    ``died`` (the worker), ``timeout``, ``final`` (not worth retrying), ``unusable`` (the function returned, so its effects stand, but what
+    it returned cannot be kept), ``blocked`` (something outside must be repaired first)."""
 
     kind: str
     types: tuple[str, ...]
@@ -130,6 +130,14 @@ class OutputSpoiled(_Record, frozen=True, kw_only=True, tag="spoiled"):
     task: str
 
 
+class UnwindDecided(_Record, frozen=True, kw_only=True, tag="unwind"):
+    """``task`` has failed for good, and the workflow will end FAILED after all external outputs of undoable tasks have been rolled back."""
+
+    task: str
+    attempt: int
+    failure: Failure
+
+
 class CancelDecided(_Record, frozen=True, kw_only=True, tag="cancel"):
     """The workflow will end CANCELLED; with ``undo``, after all external outputs of undoable tasks have been rolled back."""
 
@@ -164,6 +172,7 @@ Record = (
     | EffectSettled
     | TasksWithdrawn
     | OutputSpoiled
+    | UnwindDecided
     | CancelDecided
     | WorkflowResumed
     | WorkflowEnded

@@ -132,6 +132,8 @@ class Machine:
                 return
             replay.apply(state, journal.WorkflowResumed())
             state.records.append(journal.WorkflowResumed())
+        if state.unwind is not None:
+            ending.unwind(state, state.unwind)
         if state.cancelling:
             ending.cancel(state, undo=state.undo_cancelled)
         transitions.start(state)

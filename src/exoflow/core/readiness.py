@@ -36,7 +36,7 @@ def review(state: State, task: Task) -> None:
 
 def may_start(state: State, task: Task) -> bool:
     """While the workflow winds down, only outputs that a rollback needs are made again."""
-    if state.status is not Status.RUNNING or state.cancelling or state.ending is not None:
+    if state.status is not Status.RUNNING or state.winding_down:
         return state.unwinding is not None and task.deterministic and task.version != UNEXECUTED
     return True
 

@@ -136,16 +136,17 @@ def _spoiled(state: State, record: journal.OutputSpoiled) -> None:
     state.orphans.pop(record.task, None)
 
 
+def _unwind(state: State, record: journal.UnwindDecided) -> None:
+    state.unwind = record
+
+
 def _cancel(state: State, record: journal.CancelDecided) -> None:
     state.cancelling, state.undo_cancelled = True, record.undo
 
 
 def _resumed(state: State, _record: journal.WorkflowResumed) -> None:
-    blocked = state.outcome is not None and state.outcome.status == Status.BLOCKED
-    if blocked and state.undone:  # in the middle of rolling back: that is all that can be gone on with
-        state.cancelling = state.undo_cancelled = True
-    elif not blocked:
-        state.cancelling = False
+    if state.outcome is None or state.outcome.status != Status.BLOCKED:  # one that was blocked on its way to this end goes on to it
+        state.cancelling, state.unwind = False, None
     state.outcome = None
     state.status = Status.RUNNING
     for task in state.tasks.values():
@@ -171,6 +172,7 @@ _APPLY: dict[type, Callable[[State, Any], None]] = {
     journal.EffectSettled: _settled,
     journal.TasksWithdrawn: _withdrawn,
     journal.OutputSpoiled: _spoiled,
+    journal.UnwindDecided: _unwind,
     journal.CancelDecided: _cancel,
     journal.WorkflowResumed: _resumed,
     journal.WorkflowEnded: _ended,

@@ -15,7 +15,7 @@ from exoflow.core.spec.ids import UNEXECUTED
 
 if TYPE_CHECKING:
     from exoflow.core.commands import Command
-    from exoflow.core.journal import Failure, OutputSaved, Record, Stored
+    from exoflow.core.journal import Failure, OutputSaved, Record, Stored, UnwindDecided
     from exoflow.core.spec.graph import Graph, TaskSpec
     from exoflow.core.stability import Blocked, Stability
 
@@ -214,10 +214,11 @@ class Task:
 class Ending:
     """Why the workflow is winding down, from the moment that is known until the record of it is durable."""
 
-    __slots__ = ("attempt", "failure", "status", "task", "undo")
+    __slots__ = ("attempt", "decided", "failure", "status", "task", "undo")
 
     def __init__(self, status: Status, task: str = "", attempt: int = 0, failure: Failure | None = None, *, undo: bool = False) -> None:
         self.status, self.task, self.attempt, self.failure, self.undo = status, task, attempt, failure, undo
+        self.decided = True  # that this is how it ends is on record; until then nothing may be undone
 
 
 class State:
@@ -237,6 +238,7 @@ class State:
         self.unwinding: deque[Task] | None = None
         self.cancelling = False  # the decision is on its way to the store, or there
         self.undo_cancelled = False
+        self.unwind: UnwindDecided | None = None  # the decision, on its way to the store or there
         self.claimed = False  # the caller holds a claim on the root
         self.undone = False  # external outputs were rolled back: the workflow is over
         self.active = 0  # tasks in an ACTIVE phase
@@ -275,6 +277,11 @@ class State:
 
     def has(self, task: Task) -> bool:
         return self.tasks.get(task.id) is task
+
+    @property
+    def winding_down(self) -> bool:
+        """Nothing is run any more but rollbacks and what they need."""
+        return self.ending is not None or self.cancelling
 
     def move(self, task: Task, phase: Phase) -> None:
         """The only place where a phase changes, so that the counts are right."""

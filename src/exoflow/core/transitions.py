@@ -30,12 +30,13 @@ def inputs_lost(state: State, task: Task, event: ev.InputsLost) -> None:
     for name in event.lost:
         if name in state.tasks:
             demand.lose(state, state.tasks[name])
-    if state.ending is not None and state.ending.status is Status.BLOCKED:
+    blocked = state.ending is not None and state.ending.status is Status.BLOCKED
+    if blocked or not (undoing or readiness.may_start(state, task)):
         demand.release_claims(state, task)
         state.move(task, Phase.IDLE)
     elif undoing:
         demand.want(state, task, Phase.UNDO_WAITING)
-    elif not task.condemned:
+    else:
         demand.wait_again(state, task)
 
 
@@ -75,8 +76,8 @@ def spoiled(state: State, name: str) -> None:
     task = state.tasks.get(name)
     if task is None or not task.durable:
         return
-    if not task.deterministic and not task.present and _commit_may_rest_on(task):
-        text = f"the saved output of '{name}' fails its digest, and a committing task downstream may have used it"
+    if not task.deterministic and not task.present and (_commit_may_rest_on(task) or _rollback_needs(task)):
+        text = f"the saved output of '{name}' fails its digest, and a committing task or a rollback downstream may need that very value"
         failure = Failure(kind="final", types=("exoflow.errors.CheckpointCorruptError",), text=text)
         ending.block(state, task, failure)  # once the bytes are repaired it can go on
         return
@@ -103,6 +104,20 @@ def _commit_may_rest_on(task: Task) -> bool:
                 stack.append(down)
                 if down.kind is Kind.COMMITTING and all(up.version != UNEXECUTED for up in down.ups):
                     return True
+    return False
+
+
+def _rollback_needs(task: Task) -> bool:
+    """Whether an effect stands whose rollback takes arguments that are made from this output."""
+    seen, stack = {task}, [task]
+    while stack:
+        for reader in stack.pop().readers:
+            if reader not in seen:
+                seen.add(reader)
+                if reader.effect and reader.kind is Kind.UNDOABLE:
+                    return True
+                if not reader.at_hand:
+                    stack.append(reader)
     return False
 
 
@@ -256,7 +271,7 @@ def began(state: State, _record: journal.WorkflowBegan) -> None:
 
 def start(state: State) -> None:
     """Want the result."""
-    if state.root is not None and not state.cancelling:
+    if state.root is not None and not state.cancelling and state.unwind is None:
         state.claimed = True
         state.root.claims += 1
         if not state.root.at_hand:
@@ -266,6 +281,11 @@ def start(state: State) -> None:
 
 def resumed(state: State, _record: journal.WorkflowResumed) -> None:
     state.commands.append(Announce(status=Status.RUNNING))
+
+
+def unwinding(state: State, record: journal.UnwindDecided) -> None:
+    if state.unwind is record:
+        ending.unwind(state, record)
 
 
 def cancelled(state: State, record: journal.CancelDecided) -> None:
@@ -286,6 +306,7 @@ DURABLE: dict[type, Callable[[State, Any], None]] = {
     journal.WorkerDied: counted,
     journal.WorkflowBegan: began,
     journal.WorkflowResumed: resumed,
+    journal.UnwindDecided: unwinding,
     journal.CancelDecided: cancelled,
     journal.WorkflowEnded: ended,
 }

@@ -1,0 +1,99 @@
+"""How a workflow ends that does not succeed: what was decided is on record before anything is undone, and nothing else runs any more."""
+
+from __future__ import annotations
+
+from exoflow.core import commands as cmd
+from exoflow.core import journal
+from exoflow.core.state import Status
+from tests.core.test_machine import NONE, SYNC, Drill, committing, dag, internal, of, runs, undoable
+
+
+def failing() -> Drill:
+    """``a`` is done and ``b`` has committed on it when ``c`` fails for good; what was done is to be undone."""
+    drill = Drill(undoable("a"), committing("b", "a"), internal("c", "b"), undo_on_failure=True)
+    drill.succeed("a", "b")
+    return drill
+
+
+def test_nothing_is_undone_before_the_decision_to_undo_is_durable() -> None:
+    drill = failing()
+    drill.prompt = False
+    assert of(drill.fail("c"), cmd.Undo) == []
+    drill.flush()
+    assert of(drill.said, cmd.Undo) == ["a"]
+
+
+def test_a_crash_while_everything_is_undone_changes_nothing_about_it() -> None:
+    """Going forward again would run a committing task a second time, on another version."""
+    drill = failing()
+    drill.fail("c")
+    said = drill.crash()
+    assert runs(said) == []
+    assert of(said, cmd.Undo) == ["a"]
+    drill.undone("a")
+    assert drill.status is Status.FAILED
+    assert "no" in drill.why
+
+
+def test_who_cancels_while_everything_is_undone_does_not_stop_that() -> None:
+    drill = failing()
+    drill.fail("c")
+    drill.cancel(undo=False)
+    assert drill.status is Status.RUNNING
+    drill.undone("a")
+    assert drill.status is Status.CANCELLED
+    assert drill.standing == ("b",)
+
+
+def test_a_rollback_that_a_person_had_to_repair_is_gone_on_with() -> None:
+    drill = failing()
+    drill.fail("c")
+    for _ in range(5):
+        drill.undo_fails("a")
+        drill.timer("a", "undo")
+    assert drill.status is Status.BLOCKED
+    said = drill.crash(resumed=True)
+    assert runs(said) == []
+    assert of(said, cmd.Undo) == ["a"]
+    drill.undone("a")
+    assert drill.status is Status.FAILED
+
+
+def test_an_output_that_is_lost_while_everything_is_undone_is_not_made_again() -> None:
+    """Nobody wants it any more, and a new version would withdraw what committed on the old one."""
+    drill = Drill(undoable("u"), internal("n", "u", save=SYNC), committing("c", "n"), internal("d", "n", "c"), undo_on_failure=True)
+    drill.succeed("u", "n", "c")
+    drill.fail("d")
+    assert runs(drill.lose("n")) == []
+    drill.undone("u")
+    assert drill.status is Status.FAILED
+
+
+def test_an_attempt_that_lost_its_inputs_while_others_fail_is_let_go() -> None:
+    drill = Drill(internal("a", save=NONE), internal("b", "a"), internal("c"), internal("d", "b", "c"))
+    drill.succeed("a", saved=False)
+    drill.fail("c")
+    said = drill.inputs_lost("b", "a")
+    assert runs(said) == []
+    assert drill.status is Status.FAILED
+
+
+def test_the_effect_of_a_committing_task_whose_dag_is_refused_stands() -> None:
+    """The function returned, so its work is done: that what it returned cannot be run says nothing of its effect."""
+    drill = Drill(committing("c", unknown="fail"), internal("r", "c"))
+    drill.succeed("c", growth=dag(internal("n", save=NONE), committing("x", "n")))
+    assert drill.status is Status.FAILED
+    assert drill.standing == ("c",)
+    assert drill.recorded(journal.EffectSettled) == []
+    drill.crash(resumed=True)
+    assert drill.status is Status.IN_DOUBT
+
+
+def test_a_damaged_argument_of_a_rollback_blocks_the_workflow() -> None:
+    """Made anew it would be another value than the one that the task got."""
+    drill = Drill(internal("n"), undoable("u", "n"), internal("d", "n", "u"))
+    drill.succeed("n", "u")
+    drill.crash()
+    drill.inputs_lost("d", spoiled=("n",))
+    assert drill.status is Status.BLOCKED
+    assert "rollback" in drill.why
