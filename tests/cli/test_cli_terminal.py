@@ -114,6 +114,43 @@ def test_ctrl_c_in_json(exo: Any) -> None:
     assert "exoflow resume o --store s.db" in error["message"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_when_told_to_end_it_lets_tasks_finish(exo: Any, number: int) -> None:
+    process = exo.start("run", "shop:order", "--name", "o", env={**os.environ, "EXOFLOW_DRAIN_S": "30"})
+    exo.began("gated book")
+    process.send_signal(number)
+    assert process.stderr is not None
+    told = process.stderr.readline()
+    assert told.startswith("detached from o: tasks that run get 30 s to finish, what is durable stays; it can be resumed with: ")
+    exo.open_gate()
+    exo.finished(process, code=128 + number)
+    assert not list(Path(".exoflow/exoflow.db-blobs/locks").iterdir()), "others may go on at once"
+    assert exo("resume", "o").out == "{'value': 'book'}\n"
+    assert exo.ran().count("gated book") == 1
+    assert exo.ran()[-1] == "finish book", "after it was told to end, it began nothing"
+
+
+def test_told_twice_it_ends_at_once(exo: Any) -> None:
+    process = exo.start("run", "shop:order", "--name", "o", env={**os.environ, "EXOFLOW_DRAIN_S": "1000"})
+    exo.began("gated book")
+    process.send_signal(signal.SIGTERM)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("detached from o")
+    process.send_signal(signal.SIGTERM)
+    exo.finished(process, code=-signal.SIGTERM)
+    exo.open_gate()
+    assert exo("resume", "o").out == "{'value': 'book'}\n"
+
+
+def test_it_outlives_its_terminal_if_it_shall(exo: Any) -> None:
+    """As nohup starts it."""
+    process = exo.start("run", "shop:order", "--name", "o", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    exo.began("gated book")
+    process.send_signal(signal.SIGHUP)
+    exo.open_gate()
+    assert exo.finished(process).out == "{'value': 'book'}\n"
+
+
 def test_ctrl_c_while_waiting_for_another_process(exo: Any) -> None:
     other = exo.start("run", "shop:order", "--name", "o")
     exo.began("gated book")

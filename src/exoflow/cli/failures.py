@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
+from signal import SIGINT
 from typing import Any
 
 from exoflow.cli.output import Output, block, plain
@@ -22,7 +23,7 @@ EXIT_CODES = {
     "engine_bug": 70,
     "error": 70,
     "timed_out": 124,  # as timeout(1) has it
-    "interrupted": 130,
+    "interrupted": 130,  # by Ctrl-C; by another signal, 128 and its number, as shells have it
 }
 """From the ``code`` of an error, or of the nearest class above it that is listed, to the exit code of the command."""
 
@@ -38,11 +39,12 @@ _PACKAGE = str(Path(__file__).parents[1])
 
 
 class Interrupted(Exception):
-    """Ctrl-C ended the command. ``outcome`` says what became of the workflow: detached, cancelled, unknown."""
+    """Ctrl-C, or another ``signal``, ended the command. ``outcome`` says what became of the workflow: detached, cancelled, unknown."""
 
-    def __init__(self, message: str, *, outcome: str = "unknown", workflow_ids: tuple[str, ...] = (), said: bool = False) -> None:
+    def __init__(self, message: str, *, outcome: str = "unknown", workflow_ids: tuple[str, ...] = (), signal: int = SIGINT) -> None:
         super().__init__(message)
-        self.outcome, self.workflow_ids, self.said = outcome, workflow_ids, said
+        self.outcome, self.workflow_ids, self.signal = outcome, workflow_ids, signal
+        self.said = False
 
 
 def report(error: BaseException, output: Output, *, verbose: bool) -> int:
@@ -120,7 +122,7 @@ def _interrupted(error: Interrupted, output: Output) -> int:
         output.document({"error": {"code": "interrupted", "message": str(error), "outcome": error.outcome, "workflow_ids": ids}})
     elif not error.said:
         output.note(block(str(error)))
-    return EXIT_CODES["interrupted"]
+    return 128 + error.signal
 
 
 def _timed_out(error: TimeoutError, output: Output) -> int:

@@ -90,7 +90,8 @@ def _root(
     """Run, watch and repair exactly-once workflows.
 
     Exit codes: 0 done, 1 a check or doctor found something, 2 wrong use, 3 unsafe DAG, 4 failed, 5 in doubt, 6 blocked, 7 cancelled, 8
-    environment, 9 another owner, 70 a fault of ExoFlow, 124 timed out, 130 interrupted.
+    environment, 9 another owner, 70 a fault of ExoFlow, 124 timed out, 130 interrupted, 129 or 143
+    told to end by SIGHUP or SIGTERM.
     """
     session_of(ctx).take(store=store, as_json=as_json, module=module, verbose=verbose)
 
