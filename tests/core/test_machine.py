@@ -561,7 +561,7 @@ def test_if_the_function_that_is_asked_fails_a_person_must_decide() -> None:
 
 
 def test_what_runs_elsewhere_when_a_doubt_arises_is_finished() -> None:
-    drill = Drill(committing("c", unknown="fail"), internal("b"), internal("r", "c", "b"))
+    drill = Drill(committing("c", unknown="fail"), internal("b"), internal("r", "b", "c"))
     drill.crash()
     assert drill.status is Status.RUNNING
     drill.succeed("b")

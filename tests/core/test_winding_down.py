@@ -97,3 +97,41 @@ def test_a_damaged_argument_of_a_rollback_blocks_the_workflow() -> None:
     drill.inputs_lost("d", spoiled=("n",))
     assert drill.status is Status.BLOCKED
     assert "rollback" in drill.why
+
+
+def test_a_rollback_waits_for_an_argument_whose_task_failed_when_it_was_made_again() -> None:
+    """It is tried once more, because everything that was done is to be undone."""
+    drill = Drill(internal("d", det=True, save=NONE), undoable("u", "d"), internal("e", "d"), internal("r", "u", "e"), undo_on_failure=True)
+    drill.succeed("d", saved=False)
+    drill.lose("d")
+    drill.inputs_lost("e", "d")
+    drill.fail("d", kind="final")
+    assert runs(drill.fail("u")) == ["d"]
+    assert of(drill.succeed("d", saved=False), cmd.Undo) == ["u"]
+    drill.undone("u")
+    assert drill.status is Status.FAILED
+
+
+def test_an_idempotent_task_that_ran_when_the_workflow_was_cancelled_is_made_again_for_a_rollback() -> None:
+    drill = Drill(committing("c", save=NONE, det=True), undoable("u", "c"), internal("d", "c", "u"))
+    drill.succeed("c", saved=False)
+    assert runs(drill.lose("c")) == ["c"]
+    drill.succeed("u")
+    assert runs(drill.cancel(undo=True)) == ["c"]
+    assert of(drill.succeed("c", saved=False), cmd.Undo) == ["u"]
+    drill.undone("u")
+    assert drill.status is Status.CANCELLED
+
+
+def test_a_rollback_that_needs_the_output_of_a_task_in_doubt_blocks_the_workflow() -> None:
+    drill = Drill(committing("c", det=True, unknown="fail"), undoable("u", "c"), internal("d", "c", "u"))
+    drill.prompt = False
+    drill.flush()
+    drill.succeed("c", saved=False)
+    drill.flush()
+    drill.succeed("u")
+    drill.lose("c")
+    drill.cancel(undo=True)
+    drill.flush()
+    assert drill.status is Status.BLOCKED
+    assert "nobody knows" in drill.why

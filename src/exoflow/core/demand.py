@@ -32,13 +32,13 @@ def want(state: State, task: Task, phase: Phase = Phase.WAITING) -> None:
         state.move(here, phase)
         claims_new = not here.wanting
         here.wanting = True
-        for up in here.reads:
+        for up in reversed(here.reads):  # so that inputs start in the order in which they were given
             if claims_new:
                 up.claims += 1
             if up.is_lost and up.phase in _AT_REST and (here.condemned or not up.condemned):
                 stack.append((up, Phase.WAITING, here.condemned))
         if phase is Phase.WAITING:
-            for up in here.after:
+            for up in reversed(here.after):
                 if up.version == UNEXECUTED and up.phase in _AT_REST and not up.condemned:
                     stack.append((up, Phase.WAITING, here.condemned))
         count_missing(here)

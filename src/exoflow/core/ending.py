@@ -61,7 +61,7 @@ def fail(state: State, task: Task, failure: Failure) -> None:
             state.unwind = UnwindDecided(task=task.id, attempt=task.attempt, failure=failure)
             state.ending.decided = False
             state.records.append(state.unwind)
-    elif state.unwinding is not None:  # a rollback needs its output
+    elif state.unwinding is not None and task.version != UNEXECUTED:  # a rollback needs its output
         block(state, task, failure)
 
 
@@ -108,10 +108,13 @@ def _unwound(state: State) -> bool:
     if state.unwinding is None:
         state.unwinding = deque()
         for task in state.tasks.values():  # some may have to run again for this
+            if task.phase is Phase.FAILED and task.version != UNEXECUTED:
+                state.move(task, Phase.DONE)
+        for task in list(state.tasks.values()):
             if task.phase is Phase.WAITING:
                 state.agenda.append(task)
-            elif task.phase is Phase.FAILED and task.version != UNEXECUTED:
-                state.move(task, Phase.DONE)
+            elif task.phase is Phase.UNDO_WAITING:
+                demand.want_inputs(state, task)
         if state.agenda:
             return False
     queue = state.unwinding

@@ -11,6 +11,7 @@ from exoflow.core.journal import TasksWithdrawn
 from exoflow.core.spec.annotations import Kind
 from exoflow.core.spec.graph import Graph
 from exoflow.core.spec.ids import UNEXECUTED, UNKNOWN, child_scope
+from exoflow.core.stability import Prop
 from exoflow.core.state import Orphan, Phase, Saving, State, Task
 from exoflow.core.withdrawal import condemn_downstream
 from exoflow.errors import EngineBug
@@ -102,18 +103,21 @@ def start(state: State, task: Task) -> None:
         demand.want(state, tail)
 
 
-def shorten(state: State, tail: Task) -> None:
+def shorten(state: State, tail: Task, *, folding: bool = False) -> None:
     """Drop the last finished round of a loop written as recursion, so that a loop of any length takes the space of a few rounds.
 
-    ``tail`` is the last task of a round, saved, and has returned the next one. It commits, so whatever it reads can never be replaced, and
-    everything else of its round is upstream of it. Its parent goes, and what was beside it; it takes its parent's place.
+    ``tail`` is the last task of a round, saved, and has returned the next one. It can never be replaced (of one that commits that is known
+    even while ``folding`` a journal), and everything else of its round is upstream of it. Its parent goes, and what was beside it; it takes
+    its parent's place.
     """
     parent = tail.parent
     above = parent.parent if parent is not None else None
     if parent is None or above is None or above.tail is not parent or parent.tail is not tail or tail.kids is None or not tail.durable:
         return
     beside = [kid for kid in parent.kids or () if kid is not tail]
-    if tail.kind is not Kind.COMMITTING or not parent.durable or parent.effect or not all(map(_is_past, beside)):
+    if not parent.durable or parent.effect or tail.effect or not all(map(_is_past, beside)):
+        return
+    if tail.kind is not Kind.COMMITTING and (folding or not state.stability.holds(Prop.STABLE, (tail,))):
         return
     gone = [parent, *beside]
     tail.parent, tail.reads, tail.after = above, (above,), ()
@@ -126,6 +130,13 @@ def shorten(state: State, tail: Task) -> None:
     for task in gone:
         state.remove(task)
     state.commands.append(Forget(tasks=tuple(task.id for task in gone)))
+
+
+def shorten_all(state: State) -> None:
+    """Drop whatever rounds folding had to keep."""
+    for task in list(state.tasks.values()):
+        if state.has(task):
+            shorten(state, task)
 
 
 def _is_past(task: Task) -> bool:

@@ -126,6 +126,7 @@ class Machine:
         state = self.state
         state.lossy = True
         growth.mark_forgotten(state, state.tasks.values())
+        growth.shorten_all(state)
         if state.status.ended:
             if not event.resumed:
                 state.commands.append(Announce(status=state.status))

@@ -63,7 +63,7 @@ def _saved(state: State, record: journal.OutputSaved) -> None:
     orphan.effect = where.effect and where.kind is Kind.UNDOABLE
     orphan.intent = (where.attempt, where.basis)
     growth.restore(state, where, orphan)
-    growth.shorten(state, where)
+    growth.shorten(state, where, folding=True)
 
 
 def _intended(state: State, record: journal.AttemptIntended) -> None:
