@@ -156,6 +156,29 @@ def test_creation_goes_on_where_a_crash_stopped_it(path: Path) -> None:
     store.close()
 
 
+@pytest.mark.parametrize(
+    "torn", [bytes(512), bytes(4096), b"\xaa" * 512, b"SQLite format 3\0" + bytes(84)], ids=["512 zeros", "4096 zeros", "garbage", "magic"]
+)
+def test_power_that_went_while_the_first_page_was_written(tmp_path: Path, path: Path, torn: bytes) -> None:
+    """By a checkpoint: the log still has the page. Found by the replay of power loss."""
+    store = SqliteStore(path)
+    store.commit([creation("w", b"1")])
+    copy = tmp_path / "copy.db"
+    for end in ("", "-wal"):
+        shutil.copy(f"{path}{end}", f"{copy}{end}")
+    store.close()
+    with copy.open("r+b") as file:
+        file.write(torn)
+    for number in (2, 3):
+        store = SqliteStore(copy)
+        assert store.commit([appending("w", b"%d" % number)]) == ["applied"]
+        store.close()
+    store = SqliteStore(copy)
+    assert bodies_of(store) == [b"1", b"2", b"3"]
+    assert store._writer.pragma("integrity_check") == "ok"
+    store.close()
+
+
 def test_paths_that_cannot_be_a_store(tmp_path: Path) -> None:
     assert "is not a file" in refusal(tmp_path)
     assert "null byte" in refusal("a\0b.db")

@@ -36,11 +36,16 @@ _THREADS = min(8, os.cpu_count() or 1)
 
 
 class Files:
-    """Every operation by which a store changes folders and blobs, in one place, so that a test can record it, fail it and replay it."""
+    """Every operation by which a store changes the disk without SQLite, in one place, so that a test can record it, fail it and replay
+    it."""
 
     def make_folder(self, path: Path) -> None:
         """A new folder for this user only."""
         path.mkdir(mode=0o700)
+
+    def make_file(self, path: Path) -> None:
+        """A new, empty file for this user only. Raises FileExistsError."""
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
 
     def open_temp(self, folder: Path) -> tuple[int, Path]:
         """A new file for this user only, under a name that nobody can guess, locked as long as it is open."""

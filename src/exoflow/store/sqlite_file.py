@@ -44,7 +44,8 @@ def prepare(path: Path, busy_timeout_s: float, files: Files) -> Path:
         make_folders(path.parent, files)
         _refuse_network(path.parent)
         with _opening:
-            _create(path)
+            with contextlib.suppress(FileExistsError):
+                files.make_file(path)  # SQLite gives its log files the same rights
             _refuse_foreign(path)
             _load_checksums(path)
             _initialise(path, busy_timeout_s)
@@ -131,12 +132,6 @@ def _refuse_network(folder: Path) -> None:
         raise _refused(folder, f"it is on a network file system ({kind}), where SQLite's locks and flushes do not hold; use a local disk")
 
 
-def _create(path: Path) -> None:
-    """An empty file for this user only. SQLite gives its log files the same rights."""
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-
-
 def _refuse_foreign(path: Path) -> None:
     info = path.stat()
     if not stat.S_ISREG(info.st_mode):
@@ -196,6 +191,7 @@ def _initialise(path: Path, busy_timeout_s: float) -> None:
         if db.readonly("main"):
             raise _refused(path, "the file or its file system is read-only")
         _refuse_other_content(db, path, max(scripts))
+        _restore_header(db)
         _switch_to_wal(db)
         for number, script in sorted(scripts.items()):
             _migrate(db, number, script)
@@ -215,6 +211,13 @@ def _refuse_other_content(db: apsw.Connection, path: Path, newest: int) -> None:
         raise StoreCorruptError(store=f"sqlite:{path}", what="the header of its file")
     if version > newest:
         raise _refused(path, f"its schema {version} is newer than this program's ({newest}); upgrade exoflow-engine")
+
+
+def _restore_header(db: apsw.Connection) -> None:
+    """From the first page in the file itself it is known that pages have checksums. If the power went while a checkpoint wrote that page,
+    it may be torn; the log still has it, so the checkpoint is done again."""
+    if db.pragma("page_count") and db.pragma("checksum_verification") != "1":
+        db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_FULL)
 
 
 def _switch_to_wal(db: apsw.Connection) -> None:
