@@ -7,6 +7,7 @@ command line · ``testing`` the kit · ``errors``, ``codec``, ``settings``, ``wi
 
 from exoflow.client.default import (
     cancel,
+    collect_garbage,
     delete,
     get_metadata,
     get_output,
@@ -19,7 +20,8 @@ from exoflow.client.default import (
     story,
     wait,
 )
-from exoflow.client.engine import Engine, check
+from exoflow.client.engine import Engine
+from exoflow.client.intake import check
 from exoflow.core.checks import Finding
 from exoflow.core.state import Status
 from exoflow.define.dag import InputNode, Node
@@ -46,6 +48,7 @@ __all__ = [
     "WorkflowFuture",
     "cancel",
     "check",
+    "collect_garbage",
     "current_task",
     "delete",
     "get_metadata",

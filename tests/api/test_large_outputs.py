@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
 
 import exoflow
 from exoflow import task
-from exoflow.errors import CheckpointCorruptError, TaskFailed, WorkflowBlockedError
+from exoflow.errors import CheckpointCorruptError, InvalidOptionError, TaskFailed, WorkflowBlockedError
+from exoflow.store.base import Collected
 from tests.api import plant
 from tests.api.damage import blobs, change_file, change_payload
 from tests.api.plant import mark
@@ -196,7 +199,7 @@ def test_a_damaged_output_on_which_a_commit_rests_is_not_made_again(url, ledger)
     change_file(blob)
     calls.clear()
     with exoflow.Engine(url) as engine:
-        text = "'makes' .*fails its digest, and a committing task downstream may have used it"
+        text = "'makes' .*fails its digest, and a committing task or a rollback downstream may need that very value"
         with pytest.raises(WorkflowBlockedError, match=text) as caught:
             engine.resume("w").result(PATIENCE_S)
         assert isinstance(caught.value.__cause__, CheckpointCorruptError)
@@ -290,3 +293,94 @@ def test_large_outputs_of_many_tasks_at_once(url):
 @task
 def same(value):
     return value
+
+
+# --- and gone ---
+
+
+def test_delete_frees_what_no_other_workflow_shares(url):
+    with exoflow.Engine(url) as engine:
+        engine.run(takes.bind(makes.bind(1)), name="a")
+        engine.run(takes.bind(makes.bind(1)), name="b")
+        engine.run(takes.bind(makes.bind(2)), name="c")
+        assert len(blobs(url)) == 2
+        engine.delete("a")
+        assert len(blobs(url)) == 2
+        assert np.array_equal(engine.get_output("b", task="makes"), np.ones(SIZE // 8))
+        engine.delete("b")
+        assert len(blobs(url)) == 1
+        assert engine.collect_garbage(grace_s=0) == Collected(removed=0, size_bytes=0, spared=0)
+        engine.delete("c")
+        assert blobs(url) == []
+
+
+def test_large_arguments_go_with_their_workflow_too(url):
+    with exoflow.Engine(url) as engine:
+        for _ in range(3):  # each submission writes them
+            engine.run(takes.bind(np.ones(SIZE // 8)), name="w")
+        assert len(blobs(url)) == 1
+        assert engine.collect_garbage(grace_s=0).removed == 0
+        engine.delete("w")
+        assert blobs(url) == []
+
+
+def test_what_a_running_workflow_saved_or_is_saving_is_not_collected(url):
+    """Two engines: one runs, the other collects all the time."""
+    with exoflow.Engine(url) as engine, exoflow.Engine(url) as other:
+        running = [engine.run_async(takes.bind(makes.bind(n)), name=f"w{n}") for n in range(8)]
+        while not all(each.done() for each in running):
+            other.collect_garbage(grace_s=0)
+        for n, each in enumerate(running):
+            assert each.result() == n * SIZE / 8
+            assert np.array_equal(other.get_output(f"w{n}", task="makes"), np.full(SIZE // 8, float(n)))
+
+
+def test_what_withdrawn_outputs_leave_stays_readable_until_the_workflow_is_deleted(url, ledger):
+    """History can be read (``story``), so what it names is kept; with the workflow all of it goes."""
+    with exoflow.Engine(url) as engine:
+        with pytest.raises(TaskFailed):
+            engine.run(takes_later.bind(ledger.path, makes.bind(2)), name="w")
+        engine.collect_garbage(grace_s=0)
+        ledger.add("go")
+        assert engine.resume("w").result(PATIENCE_S) == 2.0 * (SIZE // 8)
+        engine.delete("w")
+    assert blobs(url) == []
+
+
+@pytest.mark.parametrize("grace", [-1, float("nan"), float("inf")])
+def test_a_grace_period_that_means_nothing_is_refused(engine, grace):
+    with pytest.raises(InvalidOptionError, match="grace_s must be"):
+        engine.collect_garbage(grace_s=grace)
+
+
+SAVES_AND_DIES = """
+import sys, os, exoflow
+from exoflow.store.sqlite import SqliteStore
+
+@exoflow.task
+def large():
+    return b"x" * 300_000
+
+class Dies(SqliteStore):
+    def commit(self, writes):
+        if any(write.blobs for write in writes):
+            os._exit(9)
+        return super().commit(writes)
+
+if __name__ == "__main__":
+    with exoflow.Engine(Dies(sys.argv[1].removeprefix("sqlite:"))) as engine:
+        engine.run(large, name="w")
+"""
+
+
+@pytest.mark.slow
+def test_what_a_crash_between_saving_and_recording_leaves_is_collected(url, tmp_path):
+    """Slow: it starts a process."""
+    (tmp_path / "dies.py").write_text(SAVES_AND_DIES)
+    assert subprocess.run([sys.executable, "dies.py", url], cwd=tmp_path, check=False, timeout=PATIENCE_S).returncode == 9
+    assert len(blobs(url)) == 1
+    with exoflow.Engine(url) as engine:
+        assert engine.collect_garbage() == Collected(removed=0, size_bytes=0, spared=1)
+        found = engine.collect_garbage(grace_s=0)
+        assert (found.removed, found.size_bytes > 300_000, found.spared) == (1, True, 0)
+    assert blobs(url) == []

@@ -234,6 +234,23 @@ def test_doctor_finds_a_lost_blob(exo: Any) -> None:
     assert levels(exo, code=1)["outputs"] == "fail"
 
 
+def test_gc_removes_what_no_workflow_names(exo: Any) -> None:
+    kept = big(exo)
+    left = kept.with_name(f"{kept.parent.name}{'0' * 30}")
+    left.write_bytes(b"left by a crash")
+    assert "exoflow gc removes them" in exo("doctor").out
+    young = exo("gc")
+    assert young.out == "removed 0 blobs, 0 B\n"
+    assert "spared 1 that are younger than 3600 s" in young.err
+    assert exo.json("gc", "--grace", "0", "--dry-run") == {"removed": 1, "size_bytes": 15, "spared": 0, "dry_run": True}
+    assert exo("gc", "-n", "--grace", "0").out == "would remove 1 blobs, 15 B\n"
+    assert exo.json("gc", "--grace", "0") == {"removed": 1, "size_bytes": 15, "spared": 0, "dry_run": False}
+    assert exo("gc", "--grace", "0").out == "removed 0 blobs, 0 B\n"
+    assert levels(exo)["outputs"] == "ok"
+    for wrong in ("-1", "nan", "inf", "soon"):
+        assert exo.json("gc", "--grace", wrong, code=2)["error"]["code"] in {"usage", "invalid_option"}
+
+
 def test_doctor_finds_a_damaged_page(exo: Any) -> None:
     runs(exo, "a", "b")
     path = Path(".exoflow/exoflow.db")
@@ -266,7 +283,7 @@ def test_versions(exo: Any) -> None:
 
 def test_help(exo: Any) -> None:
     out = exo("--help").out
-    commands = ["run", "list", "show", "wait", "resume", "cancel", "delete", "check", "doctor", "version"]
+    commands = ["run", "list", "show", "wait", "resume", "cancel", "delete", "gc", "check", "doctor", "version"]
     for command in commands:
         assert f"\n  {command}" in out
         help_ = exo(command, "--help").out

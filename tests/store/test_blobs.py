@@ -8,8 +8,12 @@ import fcntl
 import os
 import secrets
 import stat
+import subprocess
+import sys
+import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +21,10 @@ import pytest
 from exoflow.codec import digest
 from exoflow.errors import StorageFullError, StoreOpenError, StoreUnavailable
 from exoflow.store import blobs as module
+from exoflow.store.base import Collected
 from exoflow.store.blobs import FileBlobs, Files
+
+PATIENCE_S = 30.0
 
 
 class Recorder(Files):
@@ -85,14 +92,14 @@ def test_the_flushes_that_make_it_durable_come_in_order(blobs: FileBlobs, files:
 
 def test_a_blob_that_is_there_is_not_written_again_but_its_folder_is_flushed(blobs: FileBlobs, files: Recorder) -> None:
     name = blobs.put([b"data"])
-    before = (blobs.directory / name[:2] / name).stat()
+    before = (blobs.directory / name[:2] / name).stat().st_ino
     files.done.clear()
     assert blobs.put([b"data"]) == name
     assert files.done == ["write", f"flush_folder {name[:2]}"]
     another = Recorder()
     assert FileBlobs(blobs.directory, files=another).put([b"data"]) == name
     assert another.done[-3:] == ["write", "flush_folder blobs", f"flush_folder {name[:2]}"]
-    assert (blobs.directory / name[:2] / name).stat() == before
+    assert (blobs.directory / name[:2] / name).stat().st_ino == before
     assert leftovers(blobs) == []
 
 
@@ -277,8 +284,12 @@ def test_foreign_files_are_no_blobs(blobs: FileBlobs) -> None:
         path.touch()
     (blobs.directory / "lost+found").mkdir()
     assert list(blobs.names()) == [name]
-    blobs.delete(["engine.lock", "../blobs/engine.lock", f"{name[:2]}/notes.txt"])
+    collector = FileBlobs(blobs.directory, named=lambda _: ())
+    collector.free(["engine.lock", "../blobs/engine.lock", f"{name[:2]}/notes.txt", "*"])
+    blobs.close()
+    assert collector.collect(grace_s=0).removed == 1
     assert (blobs.directory / "engine.lock").exists()
+    assert (folder / "notes.txt").exists()
 
 
 def test_a_bad_sector_is_an_error(blobs: FileBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,11 +309,170 @@ def test_a_bad_sector_is_an_error(blobs: FileBlobs, monkeypatch: pytest.MonkeyPa
 def test_no_descriptor_is_left_open(blobs: FileBlobs, files: Recorder) -> None:
     before = len(os.listdir("/proc/self/fd"))
     name = blobs.put([b"data"])
+    assert blobs.put([b"data"]) == name
     view = blobs.open(name)
     files.fail = "write", errno.ENOSPC
     with contextlib.suppress(StorageFullError):
         blobs.put([b"other"])
     with contextlib.suppress(LookupError):
         blobs.open("0" * 32)
+    FileBlobs(blobs.directory, named=lambda _: ()).collect(grace_s=0)
     assert bytes(view) == b"data"
+    assert len(os.listdir("/proc/self/fd")) == before + 2  # what holds the blob until its record is written
+    blobs.answer([name, name, "0" * 32])
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# --- collecting ------------------------------------------------------------------------------------------------------------------
+
+
+class Journals:
+    """What a store says is named, and what happens while it is asked."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def __call__(self, names: Collection[str]) -> Collection[str]:
+        self.meanwhile()
+        return self.names & set(names)
+
+
+@pytest.fixture
+def journals() -> Journals:
+    return Journals()
+
+
+@pytest.fixture
+def collector(blobs: FileBlobs, journals: Journals) -> FileBlobs:
+    """As another process would have it."""
+    return FileBlobs(blobs.directory, named=journals)
+
+
+def test_what_is_put_again_while_it_is_collected_survives(blobs: FileBlobs, collector: FileBlobs, journals: Journals) -> None:
+    """Content has one address, so a blob that nobody names can be wanted again the very moment it goes."""
+    name = blobs.put([b"data"])
+    blobs.close()
+
+    class Says(Files):
+        wrote = threading.Event()
+
+        def write(self, fd: int, data: memoryview) -> None:
+            super().write(fd, data)
+            self.wrote.set()
+
+    other = FileBlobs(blobs.directory, files=Says())
+    putting = threading.Thread(target=other.put, args=([b"data"],))
+
+    def put_again() -> None:
+        putting.start()
+        assert Says.wrote.wait(PATIENCE_S)  # it has a copy, and is about to see that the blob is there already
+
+    journals.meanwhile = put_again
+    assert collector.collect(grace_s=0).removed == 1
+    putting.join(PATIENCE_S)
+    assert bytes(blobs.open(name)) == b"data"
+    journals.meanwhile = lambda: None
+    assert collector.collect(grace_s=0) == Collected(removed=0, size_bytes=0, spared=1)
+
+
+def test_a_record_written_while_a_collection_looks_is_seen(blobs: FileBlobs, collector: FileBlobs, journals: Journals) -> None:
+    name = blobs.put([b"data"])
+
+    def commit() -> None:
+        journals.names.add(name)
+        blobs.answer([name])
+
+    real = collector.names
+    collector.names = lambda: [*real(), commit()][:-1]  # type: ignore[method-assign, func-returns-value, return-value]
+    assert collector.collect(grace_s=0) == Collected(removed=0, size_bytes=0, spared=0)
+    assert bytes(blobs.open(name)) == b"data"
+
+
+def test_a_collection_that_crashed_half_way_is_gone_on_with(blobs: FileBlobs, journals: Journals) -> None:
+    names = [blobs.put([data]) for data, _ in zip(names_in_one_folder(), range(10), strict=False)]
+    journals.names = set(names[:3])
+    blobs.close()
+
+    class Killed(Files):
+        left = 4
+
+        def unlink(self, path: Path) -> None:
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+            super().unlink(path)
+
+    with pytest.raises(KeyboardInterrupt):
+        FileBlobs(blobs.directory, files=Killed(), named=journals).collect(grace_s=0)
+    assert len(list(blobs.names())) == 6
+    assert FileBlobs(blobs.directory, named=journals).collect(grace_s=0).removed == 3
+    assert sorted(blobs.names()) == sorted(names[:3])
+
+
+def test_two_collections_at_once_remove_each_blob_once(blobs: FileBlobs, journals: Journals) -> None:
+    count = 100
+    for number in range(count):
+        blobs.put([b"%d" % number])
+    blobs.close()
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: FileBlobs(blobs.directory, named=journals).collect(grace_s=0), range(3)))
+    assert sum(each.removed for each in found) == count
+    assert list(blobs.names()) == []
+
+
+def test_the_age_of_a_blob_counts_from_when_it_was_put_last(blobs: FileBlobs, collector: FileBlobs) -> None:
+    name = blobs.put([b"data"])
+    blobs.close()
+    path = blobs.directory / name[:2] / name
+    os.utime(path, (0, 0))
+    assert collector.collect(grace_s=3600, dry_run=True).removed == 1
+    blobs.put([b"data"])
+    blobs.close()
+    assert collector.collect(grace_s=3600) == Collected(removed=0, size_bytes=0, spared=1)
+
+
+def test_of_many_puts_without_a_record_the_oldest_are_protected_by_their_age_alone(
+    blobs: FileBlobs, collector: FileBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PINS_MAX", 5)
+    names = [blobs.put([b"%d" % number]) for number in range(8)]
+    assert collector.collect(grace_s=3600).removed == 0
+    assert collector.collect(grace_s=0) == Collected(removed=3, size_bytes=3, spared=5)
+    assert sorted(blobs.names()) == sorted(names[3:])
+
+
+def test_freeing_does_not_wait_for_whoever_is_putting(blobs: FileBlobs, collector: FileBlobs) -> None:
+    name = blobs.put([b"data"])
+    blobs.close()
+    folder = os.open(blobs.directory / name[:2], os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    collector.free([name])
+    assert list(blobs.names()) == [name]
+    os.close(folder)
+    collector.free([name])
+    assert list(blobs.names()) == []
+
+
+def test_without_a_store_to_ask_nothing_is_collected(blobs: FileBlobs) -> None:
+    name = blobs.put([b"data"])
+    blobs.close()
+    assert blobs.collect(grace_s=0).removed == 0
+    assert list(blobs.names()) == [name]
+
+
+@pytest.mark.slow
+def test_a_killed_process_holds_no_blob(blobs: FileBlobs, collector: FileBlobs) -> None:
+    """Slow: it starts a process."""
+    code = (
+        "import os, sys; from pathlib import Path; from exoflow.store.blobs import FileBlobs\n"
+        "FileBlobs(Path(sys.argv[1])).put([b'data']); print('put', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(blobs.directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "put\n"
+        assert collector.collect(grace_s=0) == Collected(removed=0, size_bytes=0, spared=1)
+        process.kill()
+    assert collector.collect(grace_s=0).removed == 1

@@ -18,9 +18,10 @@ from pathlib import Path
 import apsw
 import pytest
 
-from exoflow.errors import ExoflowError, StorageFullError, StoreCorruptError, StoreOpenError, StoreUnavailable
+from exoflow.errors import ClosedError, ExoflowError, StorageFullError, StoreCorruptError, StoreOpenError, StoreUnavailable
 from exoflow.store import sqlite, sqlite_file
-from exoflow.store.base import Entry, OwnerRow, Write
+from exoflow.store.base import Collected, Entry, OwnerRow, Write
+from exoflow.store.blobs import Files
 from exoflow.store.sqlite import SqliteStore
 from exoflow.testing.store_suite import a_head, appending, bodies_of, content, creation
 
@@ -126,7 +127,55 @@ def test_a_newer_schema_is_refused(path: Path) -> None:
     db = raw(path)
     db.pragma("user_version", 99)
     db.close()
-    assert "schema 99 is newer than this program's (1); upgrade" in refusal(path)
+    assert "schema 99 is newer than this program's (2); upgrade" in refusal(path)
+
+
+def test_workflows_from_before_blobs_were_counted_keep_all_of_them(path: Path) -> None:
+    store = SqliteStore(path)
+    name = store.blobs.put([b"blob"])
+    store.commit([creation("old", b"1"), creation("new", b"1")])
+    store.close()
+    db = raw(path)
+    db.execute("DROP TABLE named; PRAGMA user_version = 1")
+    db.close()
+    store = SqliteStore(path)
+    assert store.blobs.collect(grace_s=0) == Collected(removed=0, size_bytes=0, spared=0)
+    store.delete("new", epoch=1)
+    assert list(store.blobs.names()) == [name]
+    store.delete("old", epoch=1)
+    assert store.blobs.collect(grace_s=0).removed == 1
+    store.close()
+
+
+def test_blobs_that_cannot_be_removed_do_not_keep_a_workflow(path: Path) -> None:
+    class Stuck(Files):
+        stuck = True
+
+        def unlink(self, path: Path) -> None:
+            if self.stuck and not path.name.startswith("tmp-"):
+                raise OSError(errno.EACCES, "Permission denied")
+            super().unlink(path)
+
+    store = SqliteStore(path, files=Stuck())
+    name = store.blobs.put([b"blob"])
+    store.commit([creation("w", b"1"), Write(workflow_id="w", epoch=1, blobs=(name,))])
+    assert store.delete("w", epoch=1) is True
+    with pytest.raises(StoreUnavailable):
+        store.blobs.collect(grace_s=0)
+    Stuck.stuck = False
+    assert store.blobs.collect(grace_s=0).removed == 1
+    store.close()
+
+
+def test_the_blobs_of_a_store_that_is_gone_are_kept(path: Path) -> None:
+    store = SqliteStore(path)
+    blobs, name = store.blobs, store.blobs.put([b"blob"])
+    store.close()
+    with pytest.raises(ClosedError):
+        blobs.collect(grace_s=0)
+    del store
+    assert blobs.collect(grace_s=0).removed == 0
+    assert list(blobs.names()) == [name]
 
 
 def test_a_header_that_turns_page_checksums_off_is_damage(path: Path) -> None:

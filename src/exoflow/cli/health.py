@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from exoflow.cli.output import size
 from exoflow.cli.session import Session, sqlite_path
 from exoflow.core import journal, replay
 from exoflow.core.state import Status
@@ -254,7 +255,7 @@ def _owners(store: Store, heads: list[Head]) -> Iterator[Check]:
 
 def _contents(store: Store, heads: list[Head]) -> Iterator[Check]:
     """Every journal can be read and folded, and what it names is there and is what was saved."""
-    broken, lost, names, values = [], [], set[str](), 0
+    broken, lost, values = [], [], 0
     for head in heads:
         try:
             entries = store.entries(head.workflow_id)
@@ -268,8 +269,6 @@ def _contents(store: Store, heads: list[Head]) -> Iterator[Check]:
             if not isinstance(stored, journal.Stored):
                 continue
             values += 1
-            if stored.blob is not None:
-                names.add(stored.blob)
             what = getattr(record, "task", "") or "its definition"
             try:
                 fetch(store, head.workflow_id, Saved(stored, entry.seq, entry.payload))
@@ -284,12 +283,12 @@ def _contents(store: Store, heads: list[Head]) -> Iterator[Check]:
         yield Check("outputs", "fail", f"{len(lost)} of {values} are missing or damaged: {_some(lost)}", advice)
     else:
         yield Check("outputs", "ok", f"all {values} saved values are there and pass their digests")
-    unnamed = set(store.blobs.names()) - names
-    if unnamed:
-        text = f"{len(unnamed)} blobs belong to no output that recovery needs (of deleted workflows, or of runs that crash or run now)"
-        yield Check("blobs", "ok", text)
+    garbage = store.blobs.collect(grace_s=0, dry_run=True)
+    if garbage.removed:
+        text = f"{garbage.removed} blobs ({size(garbage.size_bytes)}) belong to no workflow: crashes left them before they were recorded"
+        yield Check("blobs", "ok", text, "exoflow gc removes them")
     else:
-        yield Check("blobs", "ok", f"{len(names)} in use, none left over")
+        yield Check("blobs", "ok", "none left over")
 
 
 def _some(names: list[str]) -> str:

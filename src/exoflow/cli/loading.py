@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from exoflow.errors import ExoflowError, UsageError
 
 if TYPE_CHECKING:
-    from exoflow.client.engine import Dag
+    from exoflow.client.intake import Dag
 
 _KEYWORD = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _SHOWN_MAX = 10

@@ -14,6 +14,7 @@ from exoflow.cli.commands.cancel import cancel
 from exoflow.cli.commands.check import check
 from exoflow.cli.commands.delete import delete
 from exoflow.cli.commands.doctor import doctor
+from exoflow.cli.commands.gc import collect
 from exoflow.cli.commands.list import list_workflows
 from exoflow.cli.commands.resume import resume
 from exoflow.cli.commands.run import run
@@ -103,6 +104,7 @@ app.command("wait")(with_session(wait))
 app.command("resume")(with_session(resume))
 app.command("cancel")(with_session(cancel))
 app.command("delete")(with_session(delete))
+app.command("gc")(with_session(collect))
 app.command("check")(with_session(check))
 app.command("doctor")(with_session(doctor))
 app.command("version")(with_session(version))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from exoflow.client.engine import Dag
+    from exoflow.client.intake import Dag
     from exoflow.core.checks import Finding
     from exoflow.core.spec.graph import Graph
 

@@ -6,13 +6,14 @@ import atexit
 import os
 from typing import Any
 
-from exoflow.client.engine import Dag, Engine, Mode, OnExisting, OnFailure, refuse_import
+from exoflow.client.engine import Engine, refuse_import
+from exoflow.client.intake import Dag, Mode, OnExisting, OnFailure
 from exoflow.client.report import WorkflowReport
 from exoflow.core.state import Status
 from exoflow.runtime.recover import OnCodeChange
 from exoflow.runtime.run import WorkflowFuture
 from exoflow.runtime.threads import SYSTEM_THREADS
-from exoflow.store.base import Head
+from exoflow.store.base import Collected, Head
 
 _lock = SYSTEM_THREADS.lock()
 _engine: Engine | None = None
@@ -112,3 +113,8 @@ def cancel(name: str, *, rollback: bool = False) -> None:
 def delete(name: str) -> None:
     """:meth:`Engine.delete` on the default engine."""
     default_engine().delete(name)
+
+
+def collect_garbage(*, grace_s: float = 3600.0, dry_run: bool = False) -> Collected:
+    """:meth:`Engine.collect_garbage` on the default engine."""
+    return default_engine().collect_garbage(grace_s=grace_s, dry_run=dry_run)

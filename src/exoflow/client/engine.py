@@ -6,27 +6,24 @@ import asyncio
 import contextlib
 import datetime as dt
 import logging
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
-
-import msgspec
+from typing import Any, Self
 
 from exoflow import codec, wiring
+from exoflow.client.intake import Dag, Mode, OnExisting, OnFailure, check, made_safe, one_of, root_of, what_changed
 from exoflow.client.report import WorkflowReport, report, story
-from exoflow.core import checks, journal, replay
 from exoflow.core import events as ev
+from exoflow.core import journal, replay
 from exoflow.core.checks import Finding
 from exoflow.core.machine import Machine
 from exoflow.core.spec.ids import check_id
 from exoflow.core.state import Status
 from exoflow.define import registry
-from exoflow.define.dag import Node
-from exoflow.define.plan import Plan, encode_plan, graph_of, make_plan
-from exoflow.define.task import Task
-from exoflow.define.workflow import Workflow
+from exoflow.define.plan import Plan, encode_plan, make_plan
 from exoflow.errors import (
     ClosedError,
     ExoflowError,
@@ -36,7 +33,6 @@ from exoflow.errors import (
     LeaseLost,
     SelfWaitError,
     TaskNotFoundError,
-    UnsafeWorkflowError,
     WorkflowAlreadyExistsError,
     WorkflowIdConflictError,
     WorkflowNotFoundError,
@@ -50,14 +46,9 @@ from exoflow.runtime.perform import failure_of, result_of
 from exoflow.runtime.recover import OnCodeChange, check_code, decide_cancel, decide_doubt, load, read_end, read_plan, read_records
 from exoflow.runtime.run import Run, WorkflowFuture
 from exoflow.runtime.values import Saved, Values, decode, store_bytes
-from exoflow.store.base import Head, Store
+from exoflow.store.base import Collected, Head, Store
 from exoflow.wiring import Parts
 from exoflow.worker.context import inside_task, inside_worker
-
-Dag = Node | Workflow[Any, Any] | Task[Any, Any]
-Mode = Literal["strict", "auto"]
-OnExisting = Literal["attach", "fail"]
-OnFailure = Literal["keep", "rollback"]
 
 _log = logging.getLogger("exoflow")
 _LOOK_AGAIN_S = 0.05
@@ -149,16 +140,16 @@ class Engine:
                 message=f"run() was called inside task '{inside.task_id}' of workflow '{inside.workflow_id}', where nothing would record "
                 "that it was; return the DAG from the task instead: it becomes a sub-workflow"
             )
-        _one_of("mode", mode, ("strict", "auto"))
-        _one_of("on_existing", on_existing, ("attach", "fail"))
-        _one_of("on_failure", on_failure, ("keep", "rollback"))
-        _one_of("on_code_change", on_code_change, ("fail", "accept"))
+        one_of("mode", mode, ("strict", "auto"))
+        one_of("on_existing", on_existing, ("attach", "fail"))
+        one_of("on_failure", on_failure, ("keep", "rollback"))
+        one_of("on_code_change", on_code_change, ("fail", "accept"))
         if name is not None and workflow_id is not None:
             raise InvalidOptionError(message="name and workflow_id mean the same; give one of them")
         given = name if name is not None else workflow_id
         workflow = check_id(given) if given is not None else f"wf-{self._host.new_id()}"
         plan = self._plan(dag, args, kwargs)
-        plan, turned_on = _made_safe(plan, mode)
+        plan, turned_on = made_safe(plan, mode)
         if turned_on:
             _log.warning("workflow %s: mode='auto' turned checkpoint on for %s", workflow, ", ".join(turned_on))
         while True:
@@ -173,7 +164,7 @@ class Engine:
                     return self._attach(workflow, plan, on_existing, on_code_change)
 
     def _plan(self, dag: Dag, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
-        root, inputs, named = _root(dag, args, kwargs)
+        root, inputs, named = root_of(dag, args, kwargs)
         plan = make_plan(root, inputs, named, durable=self.store.durable)
         self._loop.require_runnable(plan, durable=self.store.durable)
         return plan
@@ -212,7 +203,7 @@ class Engine:
             before = read_plan(self.store, name, read_records(self.store, name, entries), entries)
             now: Plan = decode(encode_plan(plan), name)  # pickling may change what a value is made of, and ``before`` has been pickled
             if before.meaning() != now.meaning():
-                raise WorkflowIdConflictError(workflow_id=name, changed=_what_changed(before, now))
+                raise WorkflowIdConflictError(workflow_id=name, changed=what_changed(before, now))
         return self._follow(head, on_code_change)
 
     def _follow(self, head: Head, on_code_change: OnCodeChange) -> WorkflowFuture:
@@ -417,7 +408,7 @@ class Engine:
     def list_all(self, *statuses: str) -> list[Head]:
         """Heads of all workflows (with one of these statuses), by id."""
         for status in statuses:
-            _one_of("status", status, tuple(map(str, Status)))
+            one_of("status", status, tuple(map(str, Status)))
         wanted = [Status(status) for status in statuses]
         heads, after = list[Head](), ""
         while page := self.store.heads(status=wanted, after=after):
@@ -483,7 +474,9 @@ class Engine:
             self._loop.post(run, lambda run=run, lost=lost: self._loop.abandon(run, lost))  # type: ignore[misc]
 
     def delete(self, name: str) -> None:
-        """Forget a workflow that is not running, its outputs included. Raises WorkflowNotFoundError, InvalidStateError."""
+        """Forget a workflow that is not running, and its outputs unless another workflow shares them.
+
+        Raises WorkflowNotFoundError, InvalidStateError."""
         self._guard()
         check_id(name)
         with self._taking:
@@ -492,6 +485,21 @@ class Engine:
                 raise InvalidStateError(workflow_id=name, status=head.status, reason="cancel it first")
             if not self.store.delete(name, epoch=head.epoch):
                 raise InvalidStateError(workflow_id=name, status=head.status, reason="it was just taken up again; cancel it first")
+
+    def collect_garbage(self, *, grace_s: float = 3600.0, dry_run: bool = False) -> Collected:
+        """Remove large outputs that no workflow names: crashes between saving and recording leave them, and deletes that met a busy store.
+        Safe at any time, also while workflows run here or elsewhere.
+
+        Args:
+            grace_s: spare what was written within so many seconds.
+            dry_run: only count.
+        Returns how many blobs were removed, their bytes, and how many were spared because they are young or about to be named.
+        Raises InvalidOptionError, EnvironmentFault.
+        """
+        self._guard()
+        if not 0 <= grace_s < math.inf:
+            raise InvalidOptionError(message=f"grace_s must be a finite number of seconds from 0, got {grace_s}")
+        return self.store.blobs.collect(grace_s=grace_s, dry_run=dry_run)
 
     def _guard(self) -> None:
         if self._loop.closed:
@@ -521,64 +529,12 @@ class Engine:
         await asyncio.to_thread(self.close)
 
 
-def check(dag: Dag, /, *args: Any, **kwargs: Any) -> list[Finding]:
-    """What could break exactly-once if a crash came at the wrong moment: code, task, the path from the nondeterministic ancestor, and the
-    cheapest repair, tried and found to work. Empty for a safe DAG. Needs no engine and writes nothing."""
-    if isinstance(dag, Node) and not args and not kwargs:
-        return checks.check(graph_of(dag))
-    root, inputs, named = _root(dag, args, kwargs)
-    return checks.check(make_plan(root, inputs, named).graph)
-
-
-def _root(dag: Dag, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Node, tuple[Any, ...], dict[str, Any]]:
-    """The node to run, and the inputs that are left for its InputNode."""
-    if isinstance(dag, (Workflow, Task)):
-        return dag.bind(*args, **kwargs), (), {}
-    if not isinstance(dag, Node):
-        raise InvalidOptionError(
-            message=f"run() takes a DAG (task.bind(...)), a workflow or a task, got {type(dag).__name__} ({dag!r:.60})"
-        )
-    return dag, args, kwargs
-
-
-def _made_safe(plan: Plan, mode: Mode) -> tuple[Plan, tuple[str, ...]]:
-    """``plan``, if no crash can break it; in auto mode with the missing checkpoints on, and for which tasks. Raises UnsafeWorkflowError."""
-    findings = checks.check(plan.graph)
-    if not findings:
-        return plan, ()
-    graph, turned_on = checks.repair(plan.graph) if mode == "auto" else (plan.graph, ())
-    if not turned_on:
-        raise UnsafeWorkflowError(findings=findings)
-    return msgspec.structs.replace(plan, graph=graph), turned_on
-
-
 def refuse_import() -> None:
     """Raise WrongContextError if a script is being imported for its tasks: by a worker, or to go on with a workflow."""
     if inside_worker() or registry.importing_main():
         raise WrongContextError(
             message="exoflow.run was called while another process imports your script; put it under: if __name__ == '__main__':"
         )
-
-
-def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InvalidOptionError(message=f"{name} must be one of {', '.join(map(repr, known))}, got {value!r:.60}")
-
-
-def _what_changed(before: Plan, now: Plan) -> str:
-    gone, new = before.calls.keys() - now.calls.keys(), now.calls.keys() - before.calls.keys()
-    if gone or new:
-        return f"tasks gone: {', '.join(sorted(gone)[:5]) or 'none'}; new: {', '.join(sorted(new)[:5]) or 'none'}"
-    if before.graph != now.graph:
-        differ = [a.id for a, b in zip(before.graph.tasks, now.graph.tasks, strict=True) if a != b]
-        return f"edges or annotations of {', '.join(differ[:5])}"
-    differ = [name for name in now.calls if codec.fingerprint(_plain(now, name)) != codec.fingerprint(_plain(before, name))]
-    return f"arguments of {', '.join(differ[:5])}"
-
-
-def _plain(plan: Plan, name: str) -> tuple[Any, ...]:
-    call = plan.calls[name]
-    return call.task, call.args, call.kwargs, call.executor, call.rollback, call.on_unknown
 
 
 def _copy_result(done: Any, future: WorkflowFuture) -> None:

@@ -67,25 +67,30 @@ _UNUSABLE = frozenset({"exoflow.errors.PayloadTooLargeError", "exoflow.errors.Re
 
 
 def append(loop: Loop, run: Run, command: cmd.Append) -> None:
-    entries = []
+    entries, blobs = [], []
     create = resumed = False
     for record in command.records:
-        payload = None
+        payload = stored = None
         seq = run.next_seq
         run.next_seq += 1
         if isinstance(record, journal.OutputSaved):
+            stored = record.stored
             payload = run.payloads.pop((record.task, record.attempt), None)
             run.values.saved[record.task] = Saved(record.stored, seq, payload)
         elif isinstance(record, journal.WorkflowBegan):
+            stored = record.plan
             payload = run.payloads.pop(("", 0), None)
             create = True
         elif isinstance(record, journal.WorkflowResumed):
             resumed = True
         entries.append((journal.encode(record), payload))
+        if stored is not None and stored.blob is not None:
+            blobs.append(stored.blob)
     write = Write(
         workflow_id=run.workflow_id,
         epoch=run.epoch,
         entries=tuple(entries),
+        blobs=tuple(blobs),
         head=_head(loop, run, command.status) if create or resumed or command.status.ended else None,
         create=create,
     )

@@ -11,7 +11,9 @@ entries). It never looks inside an entry and never decides anything. The promise
    returns them in that order.
 4. **Honest.** What is returned passed its digest, or :class:`~exoflow.errors.StoreCorruptError` is raised (heads and entry bodies;
    the payload of an entry is the caller's to check, because a damaged payload is a loss that can be repaired).
-5. **Thread-safe.** Any method may be called from any thread. After :meth:`Store.close` every method (blobs aside: views of them outlive
+5. **Keeps what is named.** A blob that the journal of a workflow names (``Write.blobs``) stays until that workflow is deleted, and a blob
+   that was put stays until the write that names it has been answered, or the store is closed. What is neither may be collected.
+6. **Thread-safe.** Any method may be called from any thread. After :meth:`Store.close` every method (blobs aside: views of them outlive
    the store) raises :class:`~exoflow.errors.ClosedError`; after a fork, :class:`~exoflow.errors.ForkedHandleError`.
 
 Errors raised: StoreUnavailable, StorageFullError, StoreCorruptError, ClosedError, ForkedHandleError; for a ``create`` whose id or head is
@@ -61,13 +63,14 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
 
     With ``create`` the workflow must not exist yet and ``head`` is stored as given. Otherwise the stored epoch must equal ``epoch``, and
     ``head``, if not None, replaces status, owner, updated_ms and note (never id, epoch, created_ms or digest).
-    ``retire`` lists seqs that recovery no longer needs; they stay readable as history.
+    ``retire`` lists seqs that recovery no longer needs; they stay readable as history. ``blobs`` lists every blob that the entries name.
     """
 
     workflow_id: str
     epoch: int
     entries: tuple[tuple[bytes, bytes | None], ...] = ()
     retire: tuple[int, ...] = ()
+    blobs: tuple[str, ...] = ()
     head: Head | None = None
     create: bool = False
 
@@ -87,17 +90,28 @@ class OwnerRow(msgspec.Struct, frozen=True, kw_only=True):
     lease_s: float
 
 
+class Collected(msgspec.Struct, frozen=True, kw_only=True):
+    """What a collection found: ``removed`` blobs of ``size_bytes`` together, and ``spared`` ones that a record may be about to name."""
+
+    removed: int
+    size_bytes: int
+    spared: int
+
+
 class BlobStore(Protocol):
     """Large payloads by content. A blob is immutable; its name is the digest of its bytes, so writing it twice is harmless."""
 
     def put(self, pieces: Iterable[Bytes]) -> str:
-        """Store the concatenation of ``pieces`` and return its name. Durable (file and folder flushed) when it returns."""
+        """Store the concatenation of ``pieces`` and return its name. Durable (file and folder flushed) when it returns, and not collected
+        before the write that names it has been answered."""
 
     def open(self, name: str) -> memoryview:
         """A read view of the blob, verified against its name. Raises LookupError if absent, ValueError if a byte has changed."""
 
-    def delete(self, names: Iterable[str]) -> None:
-        """Forget these blobs; absent ones are no error. Views that are open stay readable."""
+    def collect(self, *, grace_s: float, dry_run: bool = False) -> Collected:
+        """Remove the blobs that no journal names and no living handle has put without having them named. Beyond that, those put within the
+        last ``grace_s`` seconds may be spared. With ``dry_run``, only count. Views that are open stay readable. From any process, at any
+        time; a crash half-way does no harm."""
 
     def names(self) -> Iterable[str]:
         """Every blob that is stored, in no particular order."""
@@ -130,7 +144,8 @@ class Store(Protocol):
         if there is no such workflow."""
 
     def delete(self, workflow_id: str, *, epoch: int) -> bool:
-        """Forget the workflow and its journal if its epoch is ``epoch``. True if it was deleted."""
+        """Forget the workflow and its journal if its epoch is ``epoch``. True if it was deleted. Blobs that only it named are removed, now
+        or, if somebody is just putting them, by the next collection."""
 
     def beat(self, row: OwnerRow | None, *, owner: str = "") -> list[tuple[str, str]]:
         """Insert or replace an owner's row; with ``row=None``, remove the row of ``owner``. Returns the wishes that are open for

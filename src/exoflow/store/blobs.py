@@ -2,6 +2,11 @@
 
 A blob is written to a temporary file, flushed, and only then renamed to its name, so that a name never stands for half a blob. The order
 of the flushes is what makes :meth:`FileBlobs.put` durable: file, then rename, then folder, then (once) the folder's own entry.
+
+Collecting must not take a blob whose record is on its way, in whatever process. So whoever has put a blob keeps it open and locked
+(shared) until the record is written; the kernel lets go of it when the process dies. Who collects locks each blob (alone), and only then
+asks whether a journal names it. Both lock the blob's folder meanwhile, so that nobody finds a blob there that is gone, or another file, a
+moment later.
 """
 
 from __future__ import annotations
@@ -9,18 +14,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
+import math
 import mmap
 import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from blake3 import blake3
 
 from exoflow.codec import DIGEST_BYTES, Bytes
 from exoflow.errors import StorageFullError, StoreOpenError, StoreUnavailable
+from exoflow.store.base import Collected
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Errors of the operating system that mean: no room."""
@@ -31,6 +40,8 @@ _TEMP_PREFIX = "tmp-"
 _MAPPED_FROM = 1 << 20
 _THREADS_FROM = 64 << 20
 _CHUNK = 8 << 20
+_PINS_MAX = 256
+_LOCKED_MAX = 64
 # Not blake3.AUTO: its pool of threads belongs to the process and is missing after a fork, where hashing would then wait for ever.
 _THREADS = min(8, os.cpu_count() or 1)
 
@@ -92,16 +103,56 @@ def make_folders(path: Path, files: Files) -> None:
         files.flush_folder(path.parent)
 
 
+class _Pins:
+    """Descriptors of the blobs that were put and that no answered write has named, each with a shared lock. At most 256: beyond that the
+    oldest are let go, and are protected by their age alone."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, list[int]] = {}
+        self._count = 0
+        self._mutex = threading.Lock()
+
+    def add(self, name: str, fd: int) -> None:
+        with self._mutex:
+            self._held.setdefault(name, []).append(fd)
+            self._count += 1
+            while self._count > _PINS_MAX:
+                self._drop(next(iter(self._held)))
+
+    def drop(self, names: Iterable[str]) -> None:
+        """One pin less on each."""
+        with self._mutex:
+            for name in names:
+                self._drop(name)
+
+    def drop_all(self) -> None:
+        with self._mutex:
+            while self._held:
+                self._drop(next(iter(self._held)))
+
+    def _drop(self, name: str) -> None:
+        fds = self._held.get(name)
+        if fds:
+            os.close(fds.pop())
+            self._count -= 1
+            if not fds:
+                del self._held[name]
+
+
 class FileBlobs:
     """Blobs in ``directory``, which is made if need be: ``<directory>/ab/ab34…``. See BlobStore for what each method promises.
 
-    ``files`` performs what changes the disk. After a flush failed, nothing is written any more through this object: the operating
-    system may have dropped the data, and would say that a second flush went well.
+    ``named`` says which of some blobs a journal names. ``files`` performs what changes the disk. After a flush failed, nothing is written
+    any more through this object: the operating system may have dropped the data, and would say that a second flush went well.
     """
 
-    def __init__(self, directory: Path, *, files: Files | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, files: Files | None = None, named: Callable[[Collection[str]], Collection[str]] = lambda names: names
+    ) -> None:
         self.directory = directory
         self._files = files or Files()
+        self._named = named
+        self._pins = _Pins()
         self._failed: str | None = None
         self._settled: set[Path] = set()  # folders whose own entry is known to be on the disk
         try:
@@ -134,28 +185,42 @@ class FileBlobs:
                     os.close(fd)
 
     def put(self, pieces: Iterable[Bytes]) -> str:
-        """Store the concatenation of ``pieces`` and return its name, durable."""
+        """Store the concatenation of ``pieces`` and return its name, durable, and pinned until :meth:`answer`."""
         self._refuse_after_failure()
         with self._faults():
-            fd, temp = self._files.open_temp(self.directory)
+            held, temp = self._files.open_temp(self.directory)
             try:
-                name, size = self._spool(fd, pieces)
+                name, size = self._spool(held, pieces)
                 target = self._path(name)
                 self._settle(target.parent)
-                if _is_sound(target, name, size):
-                    self._files.unlink(temp)
-                else:
-                    self._flushing(lambda: self._files.flush(fd), tolerant=True)
-                    self._files.rename(temp, target)
+                with _locked(target.parent):
+                    there = _open_sound(target, name, size)
+                    if there is None:
+                        self._flushing(lambda: self._files.flush(held), tolerant=True)
+                        self._files.rename(temp, target)
+                    else:
+                        os.close(held)
+                        held = there
+                        self._files.unlink(temp)
+                        os.utime(held)  # it is as good as new
+                    fcntl.flock(held, fcntl.LOCK_SH)
                 # Also for a blob that was there: whoever wrote it may not have come to this line yet.
                 self._flushing(lambda: self._files.flush_folder(target.parent))
                 self._refuse_after_failure()  # of another thread meanwhile: the system tells only one of two that flush one folder
-                return name
             except BaseException:
+                os.close(held)
                 self._files.unlink(temp)
                 raise
-            finally:
-                os.close(fd)
+            self._pins.add(name, held)
+            return name
+
+    def answer(self, names: Iterable[str]) -> None:
+        """Writes that name these blobs were answered: journals name them now, or never will on behalf of that write."""
+        self._pins.drop(names)
+
+    def close(self) -> None:
+        """No write will name anything any more. (What is open stays readable, and blobs can still be put.)"""
+        self._pins.drop_all()
 
     def _refuse_after_failure(self) -> None:
         if self._failed:
@@ -208,19 +273,51 @@ class FileBlobs:
             finally:
                 os.close(fd)
 
-    def delete(self, names: Iterable[str]) -> None:
-        """Forget these blobs. Not flushed: one that comes back after a power loss does no harm."""
+    def collect(self, *, grace_s: float, dry_run: bool = False) -> Collected:
+        """Remove what no journal names, nobody has pinned, and is older than ``grace_s`` by the clock of the file system. Not flushed: a
+        blob that comes back after a power loss does no harm."""
         with self._faults():
-            for name in names:
-                if _NAME.fullmatch(name):
-                    self._files.unlink(self._path(name))
+            os.utime(self.directory)
+            newest = self.directory.stat().st_mtime - grace_s
+            found = Collected(removed=0, size_bytes=0, spared=0)
+            for folder, names in itertools.groupby(sorted(self.names()), key=lambda name: self._path(name).parent):
+                with _locked(folder):
+                    found = self._sweep(names, newest if grace_s > 0 else math.inf, found, dry_run=dry_run)
+            return found
+
+    def free(self, names: Iterable[str]) -> None:
+        """Remove those of ``names`` that no journal names and nobody has pinned, where that can be done without waiting."""
+        with self._faults():
+            blobs = sorted(filter(_NAME.fullmatch, names))
+            for folder, here in itertools.groupby(blobs, key=lambda name: self._path(name).parent):
+                with contextlib.suppress(BlockingIOError, FileNotFoundError), _locked(folder, wait=False):
+                    self._sweep(here, math.inf, Collected(removed=0, size_bytes=0, spared=0), dry_run=False)
+
+    def _sweep(self, names: Iterable[str], newest: float, found: Collected, *, dry_run: bool) -> Collected:
+        """Remove what may go of ``names``, in a locked folder; ``found`` so far, and by this."""
+        removed, size, spared = found.removed, found.size_bytes, found.spared
+        rest = iter(names)
+        while some := list(itertools.islice(rest, _LOCKED_MAX)):
+            with contextlib.ExitStack() as held:
+                ours = {name: fd for name in some if (fd := held.enter_context(_try_to_lock(self._path(name)))) is not None}
+                named = set(self._named(ours))  # asked only now: whoever had pinned them has committed, or never will
+                spared += len(some) - len(ours)
+                for name in ours.keys() - named:
+                    info = os.fstat(ours[name])
+                    if info.st_mtime > newest:
+                        spared += 1
+                        continue
+                    removed, size = removed + 1, size + info.st_size
+                    if not dry_run:
+                        self._files.unlink(self._path(name))
+        return Collected(removed=removed, size_bytes=size, spared=spared)
 
     def names(self) -> Iterator[str]:
         """Every blob that is stored."""
         with self._faults():
             for folder in self.directory.iterdir():
                 if _FOLDER.fullmatch(folder.name):
-                    yield from (path.name for path in folder.iterdir() if _NAME.fullmatch(path.name))
+                    yield from (path.name for path in folder.iterdir() if _NAME.fullmatch(path.name) and path == self._path(path.name))
 
     def _path(self, name: str) -> Path:
         return self.directory / name[:2] / name
@@ -249,15 +346,50 @@ def _digest(fd: int, size: int, buffer: bytearray) -> str:
     return hasher.hexdigest(DIGEST_BYTES)
 
 
-def _is_sound(path: Path, name: str, size: int) -> bool:
-    """Whether the blob is there already. Its bytes are compared too: putting a damaged blob again must repair it."""
+def _open_sound(path: Path, name: str, size: int) -> int | None:
+    """A descriptor of the blob, if it is there already. Its bytes are compared too: putting a damaged blob again must repair it."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        return False
+        return None
     try:
-        return os.fstat(fd).st_size == size and _digest(fd, size, bytearray(min(size, _CHUNK))) == name
+        if os.fstat(fd).st_size == size and _digest(fd, size, bytearray(min(size, _CHUNK))) == name:
+            return fd
     except OSError:  # unreadable is as good as absent
-        return False
+        os.close(fd)
+        return None
+    os.close(fd)
+    return None
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock on a folder. Raises BlockingIOError where it should not be waited for."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def _try_to_lock(path: Path) -> Iterator[int | None]:
+    """A descriptor of the file, locked for us alone, or None: it is pinned, or gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        yield None
+        return
+    try:
+        yield fd if _is_ours(fd) else None
+    finally:
+        os.close(fd)
+
+
+def _is_ours(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

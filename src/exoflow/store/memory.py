@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from exoflow.codec import Bytes, digest
-from exoflow.store.base import BlobStore, Entry, Head, OwnerRow, Verdict, Write
+from exoflow.store.base import BlobStore, Collected, Entry, Head, OwnerRow, Verdict, Write
 from exoflow.store.handle import Guard, check_write, replaced
 
 
@@ -16,14 +17,39 @@ class MemoryBlobs:
     """Blobs in a dict. A view is a private copy, as writable as the private mapping that a file gives."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._blobs: dict[str, bytes] = {}
+        self._pins = Counter[str]()  # how often put, and not yet named by a write
+        self._named = Counter[str]()  # by how many workflows
 
     def put(self, pieces: Iterable[Bytes]) -> str:
         """Keep the concatenation of ``pieces``; its digest is its name."""
         blob = b"".join(pieces)
         name = digest([blob]).hex()
-        self._blobs[name] = blob
+        with self._lock:
+            self._blobs[name] = blob
+            self._pins[name] += 1
         return name
+
+    def name(self, names: Iterable[str]) -> None:
+        """One more workflow names these."""
+        with self._lock:
+            self._named.update(names)
+
+    def answer(self, names: Iterable[str]) -> None:
+        """Writes that name these were answered: each needs one pin less."""
+        with self._lock:
+            _less(self._pins, names)
+
+    def free(self, names: set[str]) -> None:
+        """One workflow less names these: remove those that now nobody needs."""
+        with self._lock:
+            _less(self._named, names)
+            for name in self._garbage(names):
+                del self._blobs[name]
+
+    def _garbage(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if name in self._blobs and name not in self._named and name not in self._pins]
 
     def open(self, name: str) -> memoryview:
         """The blob, verified. Raises LookupError if absent, ValueError if a byte has changed."""
@@ -34,14 +60,26 @@ class MemoryBlobs:
             raise ValueError(f"blob {name} fails its digest")
         return memoryview(bytearray(blob))
 
-    def delete(self, names: Iterable[str]) -> None:
-        """Forget these blobs."""
-        for name in names:
-            self._blobs.pop(name, None)
+    def collect(self, *, grace_s: float, dry_run: bool = False) -> Collected:
+        """Remove what no journal names and nobody has put without having it named."""
+        with self._lock:
+            garbage = {name: len(self._blobs[name]) for name in self._garbage(self._blobs)}
+            spared = len(self._blobs.keys() - self._named.keys()) - len(garbage)
+            if not dry_run:
+                for name in garbage:
+                    del self._blobs[name]
+        return Collected(removed=len(garbage), size_bytes=sum(garbage.values()), spared=spared)
 
     def names(self) -> Iterable[str]:
         """Every blob that is stored."""
         return list(self._blobs)
+
+
+def _less(counts: Counter[str], names: Iterable[str]) -> None:
+    for name in names:
+        counts[name] -= 1
+        if counts[name] <= 0:
+            del counts[name]
 
 
 class _Workflow:
@@ -49,6 +87,7 @@ class _Workflow:
         self.head = head
         self.journal: list[Entry] = []
         self.retired: set[int] = set()
+        self.blobs: set[str] = set()
         self.wish = ""
 
 
@@ -59,7 +98,8 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.url = "memory:"
-        self.blobs: BlobStore = MemoryBlobs()
+        self._blobs = MemoryBlobs()
+        self.blobs: BlobStore = self._blobs
         self._guard = Guard("store memory:")
         self._lock = threading.Lock()
         self._workflows: dict[str, _Workflow] = {}
@@ -71,7 +111,9 @@ class MemoryStore:
         for write in writes:
             check_write(write)
         with self._lock:
-            return [self._apply(write) for write in writes]
+            verdicts = [self._apply(write) for write in writes]
+            self._blobs.answer(name for write in writes for name in write.blobs)
+            return verdicts
 
     def _apply(self, write: Write) -> Verdict:
         workflow = self._workflows.get(write.workflow_id)
@@ -88,6 +130,8 @@ class MemoryStore:
             workflow.wish = ""
         for body, payload in write.entries:
             workflow.journal.append(Entry(len(workflow.journal) + 1, body, payload))
+        self._blobs.name(set(write.blobs) - workflow.blobs)
+        workflow.blobs.update(write.blobs)
         workflow.retired.update(seq for seq in write.retire if 1 <= seq <= len(workflow.journal))
         return "applied"
 
@@ -127,13 +171,14 @@ class MemoryStore:
             return [entry for entry in workflow.journal if retired or entry.seq not in workflow.retired]
 
     def delete(self, workflow_id: str, *, epoch: int) -> bool:
-        """Forget the workflow, if its epoch is ``epoch``."""
+        """Forget the workflow and what only it named, if its epoch is ``epoch``."""
         self._guard.check()
         with self._lock:
             workflow = self._workflows.get(workflow_id)
             if workflow is None or workflow.head.epoch != epoch:
                 return False
             del self._workflows[workflow_id]
+            self._blobs.free(workflow.blobs)
             return True
 
     def beat(self, row: OwnerRow | None, *, owner: str = "") -> list[tuple[str, str]]:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ import msgspec
 from blake3 import blake3
 
 from exoflow.codec import DIGEST_BYTES
-from exoflow.errors import ExoflowError, StorageFullError, StoreCorruptError, StoreUnavailable
+from exoflow.errors import EnvironmentFault, ExoflowError, StorageFullError, StoreCorruptError, StoreUnavailable
 from exoflow.store import sqlite_file
 from exoflow.store.base import BlobStore, Entry, Head, OwnerRow, Verdict, Write
 from exoflow.store.blobs import FULL, FileBlobs, Files
@@ -66,6 +67,10 @@ SELECT CAST(substr(value, 1, 19) AS INTEGER), substr(value, 20, 16), substr(valu
        iif(substr(value, 46, 1) = x'01', substr(value, 47 + length), NULL)
 FROM (SELECT value, CAST(substr(value, 36, 10) AS INTEGER) AS length FROM carray(?))"""
 _RETIRE = f"UPDATE journal SET id = id + {_RETIRED} WHERE id IN (SELECT value FROM json_each(?))"
+
+_INSERT_NAMED = "INSERT OR IGNORE INTO named SELECT value->>0, value->>1 FROM json_each(?)"
+_DELETE_NAMED = "DELETE FROM named WHERE number = ? RETURNING blob"
+_READ_NAMED = "SELECT value FROM json_each(?) AS wanted WHERE EXISTS (SELECT 1 FROM named WHERE blob IN (wanted.value, '*'))"
 
 _READ_HEAD = f"SELECT {_SEALED_HEAD} FROM heads WHERE workflow_id = ?"
 _READ_HEADS = f"SELECT {_SEALED_HEAD} FROM heads WHERE workflow_id > ? ORDER BY workflow_id LIMIT ?"
@@ -131,7 +136,8 @@ class SqliteStore:
         self.path = sqlite_file.prepare(Path(path), busy_timeout_s, files)
         self.directory = self.path.with_name(self.path.name + "-blobs")
         self.url = f"sqlite:{self.path}"
-        self.blobs: BlobStore = FileBlobs(self.directory, files=files)
+        self._blobs = FileBlobs(self.directory, files=files, named=_asking(weakref.ref(self)))
+        self.blobs: BlobStore = self._blobs
         self._guard = Guard(f"store {self.url}")
         self._broken: str | None = None
         self._writing, self._reading = threading.Lock(), threading.Lock()
@@ -153,7 +159,9 @@ class SqliteStore:
             group.store()
             return verdicts
 
-        return self._transact(work)
+        verdicts = self._transact(work)
+        self._blobs.answer(name for write in writes for name in write.blobs)
+        return verdicts
 
     def claim(self, workflow_id: str, *, epoch: int, owner: str | None) -> int | None:
         """Move the workflow to the next epoch and to ``owner``, if its epoch is ``epoch``."""
@@ -169,7 +177,8 @@ class SqliteStore:
         return self._transact(work)
 
     def delete(self, workflow_id: str, *, epoch: int) -> bool:
-        """Forget the workflow and its journal, if its epoch is ``epoch``."""
+        """Forget the workflow, its journal and what only it named, if its epoch is ``epoch``."""
+        unnamed = list[str]()
 
         def work(db: apsw.Connection) -> bool:
             workflow = _Group(db, self.url, {workflow_id}).workflows.get(workflow_id)
@@ -178,9 +187,14 @@ class SqliteStore:
             first = workflow.number * _NUMBER
             db.execute("DELETE FROM journal WHERE id BETWEEN ? AND ?", (first, first + _NUMBER - 1))
             db.execute("DELETE FROM heads WHERE number = ?", (workflow.number,))
+            unnamed[:] = [blob for (blob,) in db.execute(_DELETE_NAMED, (workflow.number,))]
             return True
 
-        return self._transact(work)
+        is_deleted = self._transact(work)
+        if is_deleted:
+            with contextlib.suppress(EnvironmentFault):  # the next collection sees to them
+                self._blobs.free(unnamed)
+        return is_deleted
 
     def beat(self, row: OwnerRow | None, *, owner: str = "") -> list[tuple[str, str]]:
         """Insert or replace ``row``; with None, remove the row of ``owner``. Returns the owner's open wishes."""
@@ -283,6 +297,10 @@ class SqliteStore:
         """Every owner's row."""
         return [OwnerRow(**dict(zip(OwnerRow.__struct_fields__, row, strict=True))) for row in self._read(_READ_OWNERS)]
 
+    def named(self, blobs: Collection[str]) -> Collection[str]:
+        """Those of ``blobs`` that some journal names."""
+        return [name for (name,) in self._read(_READ_NAMED, _json(list(blobs)).decode())]
+
     def _read(self, sql: str, *bindings: str | int) -> list[Any]:
         """The rows of one statement, and so of one moment."""
         self._guard.check()
@@ -324,6 +342,17 @@ class SqliteStore:
                 self._writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             self._reader.close()
             self._writer.close()
+        self._blobs.close()
+
+
+def _asking(store: weakref.ref[SqliteStore]) -> Callable[[Collection[str]], Collection[str]]:
+    """Which blobs a journal names; all of them, when there is nobody left to ask. (Not a method: see _Log.)"""
+
+    def named(blobs: Collection[str]) -> Collection[str]:
+        asked = store()
+        return blobs if asked is None else asked.named(blobs)
+
+    return named
 
 
 class _Group:
@@ -337,6 +366,7 @@ class _Group:
         self._db = db
         self._records: list[bytes] = []
         self._retired: list[int] = []
+        self._named: list[tuple[int, str]] = []
         self._last_number: int | None = None
         self.workflows: dict[str, _Working] = {}
         for workflow in _load(db.execute(_LOAD, (_json(sorted(ids)).decode(),)).get):
@@ -362,6 +392,7 @@ class _Group:
             workflow.last_seq += 1
             seal = _entry_seal(write.workflow_id, workflow.last_seq, body)
             self._records.append(_record(first + workflow.last_seq, seal, body, payload))
+        self._named += [(workflow.number, name) for name in write.blobs]
         if write.retire:
             self._retired += [first + seq for seq in write.retire if 1 <= seq <= workflow.last_seq]
         return "applied"
@@ -378,6 +409,8 @@ class _Group:
         changed = [_row(workflow) for workflow in self.workflows.values() if workflow.is_changed and not workflow.is_new]
         if changed:
             self._db.execute(_UPDATE_HEADS, (_json(changed).decode(),))
+        if self._named:
+            self._db.execute(_INSERT_NAMED, (_json(self._named).decode(),))
 
     def _next_number(self) -> int:
         if self._last_number is None:

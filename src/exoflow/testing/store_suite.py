@@ -11,19 +11,18 @@
 
 from __future__ import annotations
 
-import array
 import os
 import random
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
 import pytest
 
 from exoflow.errors import ClosedError, ForkedHandleError, InvalidIdError, InvalidOptionError
-from exoflow.store.base import Entry, Head, OwnerRow, Store, Verdict, Write
+from exoflow.store.base import Collected, Entry, Head, OwnerRow, Store, Verdict, Write
+from exoflow.testing.blob_suite import BlobSuite, naming, together
 
 ODD_TEXT = "zwölf \"quotes\" 'and' \\ \0 \n \x7f \u202e \U0001f9ea"
 ALL_BYTES = bytes(range(256))
@@ -69,28 +68,12 @@ def content(store: Store) -> dict[str, tuple[Head, list[Entry], list[Entry]]]:
     return {head.workflow_id: (head, store.entries(head.workflow_id), store.entries(head.workflow_id, retired=True)) for head in heads}
 
 
-def together(*jobs: Callable[[], Any]) -> list[Any]:
-    """The results of jobs that run at the same time, each in a thread, all let go at once."""
-    barrier = threading.Barrier(len(jobs))
-
-    def run(job: Callable[[], Any]) -> Any:
-        barrier.wait()
-        return job()
-
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        return list(pool.map(run, jobs))
-
-
-class StoreSuite:
+class StoreSuite(BlobSuite):
     """What every store must do. Override the fixture ``store`` and :meth:`damage_blob`."""
 
     @pytest.fixture
     def store(self) -> Iterator[Store]:
         """A new, empty store, closed afterwards."""
-        raise NotImplementedError
-
-    def damage_blob(self, store: Store, name: str) -> None:
-        """Change one byte of a stored blob behind the store's back."""
         raise NotImplementedError
 
     # --- create, append, fence -----------------------------------------------------------------------------------------------------
@@ -429,78 +412,6 @@ class StoreSuite:
         assert store.commit([appending("w", b"2")]) == ["applied"]
         assert bodies_of(store) == [b"1", b"2"]
 
-    # --- blobs ---------------------------------------------------------------------------------------------------------------------
-
-    def test_a_blob_is_named_by_its_content(self, store: Store) -> None:
-        blobs = store.blobs
-        name = blobs.put([b"hello ", b"world"])
-        assert blobs.put([b"hello world"]) == name
-        assert blobs.put(memoryview(bytes([byte])) for byte in b"hello world") == name
-        assert blobs.put([b"", bytearray(b"hello"), b"", b" world", b""]) == name
-        other = blobs.put([b"hello World"])
-        assert other != name
-        assert sorted(blobs.names()) == sorted([name, other])
-        assert bytes(blobs.open(name)) == b"hello world"
-        numbers = array.array("d", [1.0, 2.0])
-        assert bytes(blobs.open(blobs.put([memoryview(numbers)]))) == numbers.tobytes()
-
-    @pytest.mark.parametrize("size", [0, 1, 63, 64, 4096, 1_000_000, 3_000_001])
-    def test_blobs_of_many_sizes(self, store: Store, size: int) -> None:
-        data = random.Random(1).randbytes(size)
-        name = store.blobs.put([data[:10], data[10:]])
-        view = store.blobs.open(name)
-        assert bytes(view) == data
-        assert view.format == "B"
-        assert not view.readonly
-        view[:1] = bytes(min(size, 1))  # the view is the caller's own: an array built on it may be written to
-        assert bytes(store.blobs.open(name)) == data
-
-    def test_a_view_outlives_its_blob(self, store: Store) -> None:
-        data = random.Random(1).randbytes(2_000_000)
-        name, kept = store.blobs.put([data]), store.blobs.put([b"kept"])
-        view = store.blobs.open(name)
-        store.blobs.delete(iter([name, name, "0" * 32, "no name"]))
-        with pytest.raises(LookupError):
-            store.blobs.open(name)
-        assert list(store.blobs.names()) == [kept]
-        assert bytes(view) == data
-        assert store.blobs.put([data]) == name
-        assert bytes(store.blobs.open(name)) == data
-
-    @pytest.mark.parametrize(
-        "name", ["0" * 32, "", "0", "0" * 31, "0" * 33, "../../../etc/passwd", "A" * 32, "0" * 32 + "\n", "0" * 31 + "\0"]
-    )
-    def test_a_blob_that_is_not_there(self, store: Store, name: str) -> None:
-        store.blobs.put([b"something"])
-        with pytest.raises(LookupError):
-            store.blobs.open(name)
-
-    @pytest.mark.parametrize("size", [1, 100, 2_000_000])
-    def test_a_damaged_blob_is_never_returned_and_can_be_repaired(self, store: Store, size: int) -> None:
-        data = random.Random(1).randbytes(size)
-        name = store.blobs.put([data])
-        self.damage_blob(store, name)
-        with pytest.raises(ValueError, match=name):
-            store.blobs.open(name)
-        assert store.blobs.put([data]) == name
-        assert bytes(store.blobs.open(name)) == data
-
-    def test_a_source_that_fails_leaves_nothing(self, store: Store) -> None:
-        def pieces() -> Iterator[bytes]:
-            yield b"x" * 100_000
-            raise RuntimeError("no more")
-
-        with pytest.raises(RuntimeError, match="no more"):
-            store.blobs.put(pieces())
-        assert list(store.blobs.names()) == []
-
-    def test_eight_threads_put_the_same_blobs(self, store: Store) -> None:
-        contents = [b"%d" % number * 1000 for number in range(10)]
-        results = together(*(lambda: [store.blobs.put([each]) for each in contents] for _ in range(8)))
-        assert all(result == results[0] for result in results)
-        assert sorted(store.blobs.names()) == sorted(results[0])
-        assert [bytes(store.blobs.open(name)) for name in results[0]] == contents
-
 
 class DurableStoreSuite(StoreSuite):
     """What a store that says ``durable`` must do besides. Override :meth:`reopen` too."""
@@ -528,5 +439,20 @@ class DurableStoreSuite(StoreSuite):
             assert bytes(again.blobs.open(name)) == ALL_BYTES
             assert again.commit([appending("v", b"late"), appending("w", b"5")]) == ["fenced", "applied"]
             assert again.entries("w")[-1] == Entry(5, b"5")
+        finally:
+            again.close()
+
+    def test_a_save_that_crashed_leaves_a_blob_that_is_collected(self, store: Store) -> None:
+        kept, lost = store.blobs.put([b"kept"]), store.blobs.put([b"lost" * 10])
+        store.commit([naming("w", kept)])
+        again = self.reopen(store)
+        try:
+            assert again.blobs.collect(grace_s=3600) == Collected(removed=0, size_bytes=0, spared=1)
+            assert again.blobs.collect(grace_s=0) == Collected(removed=1, size_bytes=40, spared=0)
+            assert bytes(again.blobs.open(kept)) == b"kept"
+            with pytest.raises(LookupError):
+                again.blobs.open(lost)
+            again.delete("w", epoch=1)
+            assert list(again.blobs.names()) == []
         finally:
             again.close()

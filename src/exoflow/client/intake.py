@@ -1,0 +1,73 @@
+"""From what a caller gives to a plan that is safe to run; and what is wrong with it, if it is not."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from exoflow import codec
+from exoflow.core import checks
+from exoflow.core.checks import Finding
+from exoflow.define.dag import Node
+from exoflow.define.plan import Plan, graph_of, make_plan
+from exoflow.define.task import Task
+from exoflow.define.workflow import Workflow
+from exoflow.errors import InvalidOptionError, UnsafeWorkflowError
+
+Dag = Node | Workflow[Any, Any] | Task[Any, Any]
+Mode = Literal["strict", "auto"]
+OnExisting = Literal["attach", "fail"]
+OnFailure = Literal["keep", "rollback"]
+
+
+def check(dag: Dag, /, *args: Any, **kwargs: Any) -> list[Finding]:
+    """What could break exactly-once if a crash came at the wrong moment: code, task, the path from the nondeterministic ancestor, and the
+    cheapest repair, tried and found to work. Empty for a safe DAG. Needs no engine and writes nothing."""
+    if isinstance(dag, Node) and not args and not kwargs:
+        return checks.check(graph_of(dag))
+    root, inputs, named = root_of(dag, args, kwargs)
+    return checks.check(make_plan(root, inputs, named).graph)
+
+
+def root_of(dag: Dag, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Node, tuple[Any, ...], dict[str, Any]]:
+    """The node to run, and the inputs that are left for its InputNode."""
+    if isinstance(dag, (Workflow, Task)):
+        return dag.bind(*args, **kwargs), (), {}
+    if not isinstance(dag, Node):
+        raise InvalidOptionError(
+            message=f"run() takes a DAG (task.bind(...)), a workflow or a task, got {type(dag).__name__} ({dag!r:.60})"
+        )
+    return dag, args, kwargs
+
+
+def made_safe(plan: Plan, mode: Mode) -> tuple[Plan, tuple[str, ...]]:
+    """``plan``, if no crash can break it; in auto mode with the missing checkpoints on, and for which tasks. Raises UnsafeWorkflowError."""
+    findings = checks.check(plan.graph)
+    if not findings:
+        return plan, ()
+    graph, turned_on = checks.repair(plan.graph) if mode == "auto" else (plan.graph, ())
+    if not turned_on:
+        raise UnsafeWorkflowError(findings=findings)
+    return msgspec.structs.replace(plan, graph=graph), turned_on
+
+
+def one_of(name: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InvalidOptionError(message=f"{name} must be one of {', '.join(map(repr, known))}, got {value!r:.60}")
+
+
+def what_changed(before: Plan, now: Plan) -> str:
+    gone, new = before.calls.keys() - now.calls.keys(), now.calls.keys() - before.calls.keys()
+    if gone or new:
+        return f"tasks gone: {', '.join(sorted(gone)[:5]) or 'none'}; new: {', '.join(sorted(new)[:5]) or 'none'}"
+    if before.graph != now.graph:
+        differ = [a.id for a, b in zip(before.graph.tasks, now.graph.tasks, strict=True) if a != b]
+        return f"edges or annotations of {', '.join(differ[:5])}"
+    differ = [name for name in now.calls if codec.fingerprint(_plain(now, name)) != codec.fingerprint(_plain(before, name))]
+    return f"arguments of {', '.join(differ[:5])}"
+
+
+def _plain(plan: Plan, name: str) -> tuple[Any, ...]:
+    call = plan.calls[name]
+    return call.task, call.args, call.kwargs, call.executor, call.rollback, call.on_unknown
