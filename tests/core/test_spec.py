@@ -210,6 +210,7 @@ RECORDS: list[journal.Record] = [
     journal.EffectUndone(task="a", attempt=1),
     journal.EffectSettled(task="a"),
     journal.TasksWithdrawn(tasks=("a", "b")),
+    journal.RoundsDropped(task="a~9/a", spec=GRAPH.tasks[0], parent="a", past=("a~8/a", "a~8/b")),
     journal.OutputSpoiled(task="a"),
     journal.UnwindDecided(task="a", attempt=1, failure=FAILURE),
     journal.CancelDecided(undo=True),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from exoflow.core import commands as cmd
 from exoflow.core import journal
 from exoflow.core.state import Status
@@ -135,3 +137,18 @@ def test_a_rollback_that_needs_the_output_of_a_task_in_doubt_blocks_the_workflow
     drill.flush()
     assert drill.status is Status.BLOCKED
     assert "nobody knows" in drill.why
+
+
+@pytest.mark.parametrize("storable", [True, False])
+def test_an_output_that_is_still_being_saved_when_it_is_to_be_undone_holds_nothing_up(storable: bool) -> None:
+    drill = Drill(internal("d", det=True, save=NONE), undoable("u", "d"), internal("e", "d", "u"))
+    drill.succeed("d", "u", saved=False)
+    drill.lose("d")
+    drill.cancel(undo=True)
+    if storable:
+        drill.store("u")
+    else:
+        drill.unstorable("u")
+    drill.fail("d", kind="final")
+    assert drill.status is Status.BLOCKED
+    assert drill["u"].durable == storable

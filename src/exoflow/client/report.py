@@ -152,6 +152,8 @@ def _in_words(record: journal.Record) -> str:
             return f"{record.task}: its effect did not happen"
         case journal.TasksWithdrawn():
             return f"{', '.join(record.tasks)}: void, because an input will be made anew"
+        case journal.RoundsDropped():
+            return f"{record.task}: follows {record.parent} from here on; {len(record.past)} tasks of past rounds are history"
         case journal.OutputSpoiled():
             return f"{record.task}: its saved output is damaged and counts as lost"
         case journal.UnwindDecided():

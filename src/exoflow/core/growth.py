@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from exoflow.core import demand
 from exoflow.core.commands import Forget, Grow
-from exoflow.core.journal import TasksWithdrawn
+from exoflow.core.journal import RoundsDropped, TasksWithdrawn
 from exoflow.core.spec.annotations import Kind
 from exoflow.core.spec.graph import Graph
 from exoflow.core.spec.ids import UNEXECUTED, UNKNOWN, child_scope
@@ -119,17 +119,56 @@ def shorten(state: State, tail: Task, *, folding: bool = False) -> None:
         return
     if tail.kind is not Kind.COMMITTING and (folding or not state.stability.holds(Prop.STABLE, (tail,))):
         return
-    gone = [parent, *beside]
-    tail.parent, tail.reads, tail.after = above, (above,), ()
-    above.kids = [tail if kid is parent else kid for kid in above.kids or ()]
-    above.tail = tail
-    above.readers = [tail if reader is parent else reader for reader in above.readers]
-    for up in parent.ups[1:]:
-        up.readers = [reader for reader in up.readers if reader is not parent]
-        up.before = [later for later in up.before if later is not parent]
-    for task in gone:
+    _take_place(state, above, parent, tail)
+    for task in beside:
         state.remove(task)
-    state.commands.append(Forget(tasks=tuple(task.id for task in gone)))
+    gone = tuple(task.id for task in (parent, *beside))
+    state.commands.append(Forget(tasks=gone))
+    if not folding:
+        past = state.past.setdefault(above.id, [])
+        past += gone
+        if len(past) >= state.rounds_kept and _is_on_record(above):
+            del state.past[above.id]
+            state.records.append(RoundsDropped(task=tail.id, spec=tail.spec, parent=above.id, past=tuple(past)))
+
+
+def _take_place(state: State, above: Task, old: Task, new: Task) -> None:
+    """Put ``new`` in the place of ``old``, the last task of the sub-workflow of ``above``."""
+    new.parent, new.reads, new.after = above, (above,), ()
+    above.kids = [new if kid is old else kid for kid in above.kids or ()]
+    above.tail = new
+    above.readers = [new if reader is old else reader for reader in above.readers]
+    for up in old.ups[1:]:
+        up.readers = [reader for reader in up.readers if reader is not old]
+        up.before = [later for later in up.before if later is not old]
+    state.remove(old)
+
+
+def _is_on_record(task: Task) -> bool:
+    """Folding the journal finds it, because the shape of every sub-workflow that it is in is saved."""
+    here: Task | None = task
+    while here is not None:
+        if not here.durable:
+            return False
+        here = here.parent
+    return True
+
+
+def fold_rounds(state: State, record: RoundsDropped) -> None:
+    """What is left of a loop, of whose past rounds the journal holds nothing any more."""
+    above, orphan = state.tasks.get(record.parent), state.orphans.pop(record.task, None)
+    if above is None or above.tail is None or orphan is None:
+        return  # the rounds are still here
+    old, new = above.tail, Task(record.spec, above, record.task)
+    new.readers, new.before = old.readers, old.before
+    for reader in new.readers:
+        reader.reads = tuple(new if up is old else up for up in reader.reads)
+    for later in new.before:
+        later.after = tuple(new if up is old else up for up in later.after)
+    if state.root is old:
+        state.root = new
+    _take_place(state, above, old, state.add(new))
+    restore(state, new, orphan)
 
 
 def shorten_all(state: State) -> None:
@@ -173,5 +212,5 @@ def restore(state: State, task: Task, orphan: Orphan) -> None:
     task.times, task.meaning = (saved.started_ms, saved.ended_ms), saved.stored.meaning
     task.durable = True
     state.move(task, Phase.DONE)
-    if saved.growth is not None:
+    if saved.growth is not None and task.kids is None:
         grow(state, task, saved.growth)

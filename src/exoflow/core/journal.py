@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from exoflow.core.spec.graph import Graph
+from exoflow.core.spec.graph import Graph, TaskSpec
 
 RECORD_VERSION = 1
 
@@ -124,6 +124,16 @@ class TasksWithdrawn(_Record, frozen=True, kw_only=True, tag="withdrawn"):
     tasks: tuple[str, ...]
 
 
+class RoundsDropped(_Record, frozen=True, kw_only=True, tag="rounds"):
+    """A loop written as recursion is past some of its rounds: ``task`` stands right below ``parent`` from here on, and all records of the
+    tasks in ``past`` are no longer needed."""
+
+    task: str
+    spec: TaskSpec
+    parent: str
+    past: tuple[str, ...]
+
+
 class OutputSpoiled(_Record, frozen=True, kw_only=True, tag="spoiled"):
     """Saved bytes turned out damaged: the output is no longer durable."""
 
@@ -171,6 +181,7 @@ Record = (
     | EffectUndone
     | EffectSettled
     | TasksWithdrawn
+    | RoundsDropped
     | OutputSpoiled
     | UnwindDecided
     | CancelDecided

@@ -55,7 +55,7 @@ def _saved(state: State, record: journal.OutputSaved) -> None:
     if isinstance(where, Orphan):
         where.saved, where.owed = record, False
         return
-    if where.kids is not None:
+    if where.kids is not None and (record.version != where.version or record.growth != where.growth):
         withdrawal.collapse(state, where)
     orphan = Orphan(record.parent, record.parent_version)
     where.owed = False
@@ -128,6 +128,10 @@ def _void(state: State, task: Task) -> None:
         withdrawal.collapse(state, task)
 
 
+def _rounds(state: State, record: journal.RoundsDropped) -> None:
+    growth.fold_rounds(state, record)
+
+
 def _spoiled(state: State, record: journal.OutputSpoiled) -> None:
     """It was executed, but its output is lost."""
     task = state.tasks.get(record.task)
@@ -171,6 +175,7 @@ _APPLY: dict[type, Callable[[State, Any], None]] = {
     journal.EffectUndone: _undone,
     journal.EffectSettled: _settled,
     journal.TasksWithdrawn: _withdrawn,
+    journal.RoundsDropped: _rounds,
     journal.OutputSpoiled: _spoiled,
     journal.UnwindDecided: _unwind,
     journal.CancelDecided: _cancel,

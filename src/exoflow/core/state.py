@@ -221,6 +221,10 @@ class Ending:
         self.decided = True  # that this is how it ends is on record; until then nothing may be undone
 
 
+ROUNDS_KEPT = 100
+"""Tasks of past rounds of a loop whose records stay in the journal until all of them are dropped at once."""
+
+
 class State:
     """Everything the core knows of one workflow, and the worklists of the turn in progress."""
 
@@ -232,6 +236,7 @@ class State:
         self.plan: Stored | None = None
         self.auto = self.undo_on_failure = False
         self.orphans: dict[str, Orphan] = {}
+        self.past: dict[str, list[str]] = {}  # rounds of the loop below a task whose records are still in the journal
         self.attempts_used: dict[str, int] = {}  # by tasks that were removed: one of that name may come back, and must not reuse them
         self.outcome: WorkflowEnded | None = None
         self.ending: Ending | None = None
@@ -244,6 +249,7 @@ class State:
         self.active = 0  # tasks in an ACTIVE phase
         self.busy = 0  # tasks not AT_REST
         self.encoding = 0  # tasks whose output is being encoded
+        self.rounds_kept = ROUNDS_KEPT
         self.lossy = False  # outputs may have been lost before they were saved
         self.unsettled = 0  # nondeterministic tasks without checkpoint: while 0, every graph is safe
         self.stability: Stability

@@ -66,6 +66,8 @@ def output_unstorable(state: State, task: Task, event: ev.OutputUnstorable) -> N
     """Whoever has used the output already was wrong to: the workflow fails, and says which output it was."""
     if task.saving is Saving.ENCODING:
         state.set_saving(task, Saving.NOT)
+        if task.phase is Phase.UNDO_WAITING:  # nobody will use it
+            return
         task.version = UNEXECUTED
         task.present = False
         ending.fail(state, task, event.failure)
@@ -196,15 +198,15 @@ Handler = Callable[[State, Task, Any], None]
 _ANY = frozenset(Phase)
 _RUNS = frozenset({Phase.RUNNING})
 _STOPS = frozenset({Phase.STOPPING})
-_SETTLED = frozenset({Phase.DONE})
+_EXECUTED = frozenset({Phase.DONE, Phase.UNDO_WAITING})
 
 TASK_EVENTS: dict[type, list[tuple[frozenset[Phase], Handler]]] = {
     ev.TaskSucceeded: [(_RUNS, outcomes.succeeded), (_STOPS, outcomes.stopped)],
     ev.TaskFailed: [(_RUNS, outcomes.failed), (_STOPS, outcomes.stopped)],
     ev.TaskStopped: [(_STOPS, outcomes.stopped)],
     ev.InputsLost: [(_RUNS | {Phase.UNDOING}, inputs_lost), (_STOPS, outcomes.stopped)],
-    ev.OutputStored: [(_SETTLED, output_stored)],
-    ev.OutputUnstorable: [(_SETTLED, output_unstorable)],
+    ev.OutputStored: [(_EXECUTED, output_stored)],
+    ev.OutputUnstorable: [(_EXECUTED, output_unstorable)],
     ev.UndoSucceeded: [(frozenset({Phase.UNDOING}), undo_succeeded)],
     ev.UndoFailed: [(frozenset({Phase.UNDOING}), undo_failed)],
     ev.TimerFired: [(frozenset({Phase.RUNNING, Phase.PAUSED, Phase.UNDO_PAUSED}), timer_fired)],

@@ -95,6 +95,7 @@ def _withdraw_record(state: State, task_id: str) -> None:
 def collapse(state: State, task: Task) -> None:
     """The sub-workflow that ``task`` returned belongs to a version that is void: remove it, and give its consumers back."""
     kids = task.kids or []
+    state.past.pop(task.id, None)
     for kid in kids:
         if kid.kids is not None:
             collapse(state, kid)

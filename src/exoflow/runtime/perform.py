@@ -68,11 +68,13 @@ _UNUSABLE = frozenset({"exoflow.errors.PayloadTooLargeError", "exoflow.errors.Re
 
 def append(loop: Loop, run: Run, command: cmd.Append) -> None:
     entries, blobs = [], []
+    retire: list[int] = []
     create = resumed = False
     for record in command.records:
         payload = stored = None
         seq = run.next_seq
         run.next_seq += 1
+        run.note_entry(record, seq)
         if isinstance(record, journal.OutputSaved):
             stored = record.stored
             payload = run.payloads.pop((record.task, record.attempt), None)
@@ -83,6 +85,8 @@ def append(loop: Loop, run: Run, command: cmd.Append) -> None:
             create = True
         elif isinstance(record, journal.WorkflowResumed):
             resumed = True
+        elif isinstance(record, journal.RoundsDropped):
+            retire += run.pop_entries(record.past)
         entries.append((journal.encode(record), payload))
         if stored is not None and stored.blob is not None:
             blobs.append(stored.blob)
@@ -90,6 +94,7 @@ def append(loop: Loop, run: Run, command: cmd.Append) -> None:
         workflow_id=run.workflow_id,
         epoch=run.epoch,
         entries=tuple(entries),
+        retire=tuple(retire),
         blobs=tuple(blobs),
         head=_head(loop, run, command.status) if create or resumed or command.status.ended else None,
         create=create,

@@ -70,9 +70,7 @@ def load(store: Store, head: Head, epoch: int, threads: Threads, *, checked: boo
     run = Run(name, epoch, Machine(state, checked=checked), plan, values, threads, digest=head.digest, created_ms=head.created_ms)
     run.next_seq = entries[-1].seq + 1
     for entry, record in zip(entries, records, strict=True):
-        task = getattr(record, "task", "")
-        if isinstance(task, str) and task:
-            run.seqs.setdefault(task, []).append(entry.seq)
+        run.note_entry(record, entry.seq)
         if isinstance(record, journal.OutputSaved):
             values.saved[record.task] = Saved(record.stored, entry.seq, entry.payload)
     grown, state.commands = state.commands, []

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from typing import Any
 
 from exoflow.core.commands import Grow
+from exoflow.core.journal import Record
 from exoflow.core.machine import Machine
 from exoflow.define import registry
 from exoflow.define.plan import Call, Plan
@@ -114,7 +115,7 @@ class Run:
         self.calls: dict[str, Call] = dict(plan.calls)
         self.code, self.homes = dict(plan.code), dict(plan.homes)  # of sub-workflows too
         self.next_seq = 1
-        self.seqs: dict[str, list[int]] = {}  # journal entries by task
+        self.seqs: dict[str, list[int]] = {}  # journal entries of tasks of sub-workflows
         self.payloads: dict[tuple[str, int], bytes | None] = {}  # of outputs whose record is not written yet
         self.errors: dict[str, BaseException] = {}  # the last exception of a task, as an object of this process
         self.live: dict[str, str] = {}  # attempts under way: key -> executor
@@ -140,6 +141,15 @@ class Run:
         self.calls.update((f"{command.scope}/{name}", plan.calls[name]) for name in command.names)
         self.code.update(plan.code)
         self.homes.update(plan.homes)
+
+    def note_entry(self, record: Record, seq: int) -> None:
+        """The journal's entry ``seq`` is ``record``."""
+        if getattr(record, "parent", ""):
+            self.seqs.setdefault(record.task, []).append(seq)  # type: ignore[union-attr]
+
+    def pop_entries(self, tasks: Iterable[str]) -> list[int]:
+        """Which entries are about these tasks of sub-workflows."""
+        return [seq for task in tasks for seq in self.seqs.pop(task, ())]
 
     def find(self, key: str) -> Any | None:
         """What the registry knows under the name of a task, or of a function that goes with one."""

@@ -81,6 +81,7 @@ class World:
         self.caught: set[str] = set()
         self.specs: dict[str, TaskSpec] = {spec.id: spec for spec in self.graph.tasks}
         self.machine = Machine(replay.new_state("w", self.epoch), self.graph)
+        self.machine.state.rounds_kept = 1
         self.fresh()
         self.do(ev.Began(plan=journal.Stored(0, b""), auto=self.auto, undo_on_failure=self.undo_on_failure))
 
@@ -112,6 +113,16 @@ class World:
                 self.saved[record.task] = value
             entries.append((record, value))
         self.appends.append((c.ticket, entries))
+
+    def land(self, entries: list[tuple[journal.Record, Provenance | None]]) -> None:
+        """``entries`` are durable, and what they retire is no longer needed."""
+        for record, value in entries:
+            self.durable.append((record, value))
+            if isinstance(record, journal.RoundsDropped):
+                past = set(record.past)
+                self.durable = [
+                    entry for entry in self.durable if not (getattr(entry[0], "parent", "") and getattr(entry[0], "task", "") in past)
+                ]
 
     def value(self, task: str) -> Provenance:
         return self.memory[task] if task in self.memory else self.saved[task]
@@ -220,7 +231,7 @@ class World:
     def acknowledge(self) -> None:
         count = self.rng.randint(1, len(self.appends))
         for _, entries in self.appends[:count]:
-            self.durable += entries
+            self.land(entries)
         ticket = self.appends[count - 1][0]
         del self.appends[:count]
         self.do(ev.Appended(ticket=ticket))
@@ -324,7 +335,7 @@ class World:
         """All that is volatile goes; what was on its way to the store may or may not have arrived. Zombies act once more."""
         if self.appends:
             for _, entries in self.appends[: self.rng.randint(0, len(self.appends))]:
-                self.durable += entries
+                self.land(entries)
         for attempts in self.running.values():
             for attempt in attempts:
                 if self.rng.random() < 0.5 and attempt.kind == "run":
@@ -340,6 +351,7 @@ class World:
             if isinstance(record, journal.OutputSaved) and value is not None:
                 self.saved[record.task] = value
         self.machine = Machine(replay.fold("w", self.epoch, records))
+        self.machine.state.rounds_kept = 1
         self.do(ev.Recovered(resumed=resumed))
 
     # --- the verdict ---------------------------------------------------------------------------------------------------------
