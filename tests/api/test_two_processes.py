@@ -249,7 +249,7 @@ def test_a_stale_owner_is_fenced(here, ledger):
     leave.clear()
     future = here.run_async(plant.mark.bind(ledger.path, "end", waits_here.bind(ledger.path, "w")), name="w")
     assert arrived.wait(PATIENCE_S)
-    assert here.store.claim("w", epoch=1, owner="somebody on another host") == 2
+    assert here.store.claim("w", epoch=here.store.head("w").epoch, owner="somebody on another host")
     before = here.store.entries("w")
     leave.set()
     with pytest.raises(Fenced, match="workflow 'w' belongs to another owner now"):
@@ -269,7 +269,7 @@ def test_a_stale_owner_stops_its_processes(here, ledger, tmp_path):
     with open(fifo) as reader:
         assert reader.readline() == "runs\n"
         assert arrived.wait(PATIENCE_S)
-        assert here.store.claim("w", epoch=1, owner="somebody on another host") == 2
+        assert here.store.claim("w", epoch=here.store.head("w").epoch, owner="somebody on another host")
         leave.set()
         with pytest.raises(Fenced):
             future.result(PATIENCE_S)

@@ -21,6 +21,7 @@ import exoflow
 from exoflow.client.engine import Engine
 from exoflow.core import journal
 from exoflow.errors import InvalidStateError, TaskFailed, WorkflowFailed, WorkflowInDoubtError, WorkflowNotFoundError
+from exoflow.runtime.ownership import life_of
 from exoflow.runtime.run import WorkflowFuture
 from exoflow.store import sqlite_file
 from exoflow.testing import ledger
@@ -257,7 +258,7 @@ def _confirm_one(orders: Orders, engine: Engine, future: WorkflowFuture) -> Conf
     return Confirmed(
         status=head.status,
         result=result,
-        epoch=head.epoch,
+        epoch=life_of(head.epoch),
         journal=[_facts(record) for record in entries],
         integrity=integrity,
         damaged_blobs=[name for name in engine.store.blobs.names() if not _reads(engine, name)],

@@ -21,6 +21,7 @@ from exoflow.cli.session import Session, sqlite_path
 from exoflow.core import journal, replay
 from exoflow.core.state import Status
 from exoflow.errors import ExoflowError
+from exoflow.runtime.ownership import life_of
 from exoflow.runtime.values import Saved, Spoiled, fetch
 from exoflow.store.base import Head, Store
 
@@ -260,7 +261,7 @@ def _contents(store: Store, heads: list[Head]) -> Iterator[Check]:
         try:
             entries = store.entries(head.workflow_id)
             records = [journal.decode(entry.body) for entry in entries]
-            replay.fold(head.workflow_id, head.epoch, records)
+            replay.fold(head.workflow_id, life_of(head.epoch), records)
         except (ExoflowError, ValueError) as error:
             broken.append(f"{head.workflow_id} ({error})")
             continue

@@ -41,7 +41,7 @@ from exoflow.errors import (
 from exoflow.runtime.clock import Clock
 from exoflow.runtime.commit import GroupCommitter
 from exoflow.runtime.loop import Loop
-from exoflow.runtime.ownership import Owner
+from exoflow.runtime.ownership import Owner, birth_of, first_epoch, life_of
 from exoflow.runtime.perform import failure_of, result_of
 from exoflow.runtime.recover import OnCodeChange, check_code, decide_cancel, decide_doubt, load, read_end, read_plan, read_records
 from exoflow.runtime.run import Run, WorkflowFuture
@@ -180,9 +180,10 @@ class Engine:
             limit_bytes=self.settings.payload_limit,
             what=f"the definition and arguments of '{name}'",
         )
-        machine = Machine(replay.new_state(name, 1), plan.graph, checked=self.settings.check_invariants)
+        epoch = first_epoch(self._host.new_id())
+        machine = Machine(replay.new_state(name, life_of(epoch)), plan.graph, checked=self.settings.check_invariants)
         values, created_ms = Values(self.store, name), self._clock.now_ms()
-        run = Run(name, 1, machine, plan, values, self._threads, digest=stored.digest.hex(), created_ms=created_ms)
+        run = Run(name, epoch, machine, plan, values, self._threads, digest=stored.digest.hex(), created_ms=created_ms)
         run.payloads["", 0] = payload
         if self._loop.runs.setdefault(name, run) is not run:
             raise WorkflowAlreadyExistsError(workflow_id=name, status="RUNNING")
@@ -211,10 +212,10 @@ class Engine:
         name = head.workflow_id
         while True:
             run = self._running(name)
-            if run is not None:
+            if run is not None and birth_of(run.epoch) == birth_of(head.epoch):
                 return run.future
             with self._taking:  # a takeover by another thread is over, or has not begun
-                head = self._head(name)
+                head = self._again(head)
                 if name in self._loop.runs:
                     continue
             if Status(head.status).ended and self._owner.is_dead(head.owner):  # nobody is resuming it
@@ -253,7 +254,7 @@ class Engine:
         ``cancel`` is given. None if another was quicker."""
         name = head.workflow_id
         with self._taking:
-            head = self._head(name)  # it may have been deleted and begun anew since
+            head = self._again(head)
             if name in self._loop.runs or Status(head.status).ended != resumed or not self._owner.is_dead(head.owner):
                 return None
             self._owner.start()
@@ -263,12 +264,7 @@ class Engine:
                 decide_cancel(run, cancel)
             commands += run.machine.handle(ev.Recovered(resumed=resumed))
             check_code(run, on_code_change)
-            epoch = self.store.claim(name, epoch=head.epoch, owner=self._owner.id)
-            if epoch is None:
-                return None
-            now = self.store.head(name)
-            if now is not None and (now.created_ms, now.digest) != (head.created_ms, head.digest):  # another of that name since we looked
-                self.store.claim(name, epoch=epoch, owner=None)
+            if self.store.claim(name, epoch=head.epoch, owner=self._owner.id) is None:
                 return None
             self._loop.runs[name] = run
             run.accepted.set_result(None)
@@ -290,7 +286,7 @@ class Engine:
                 future.set_exception(ClosedError(what="the engine"))
                 return
             try:
-                now = self._head(head.workflow_id)
+                now = self._again(head)
                 if self._owner.is_dead(now.owner):  # that of a workflow that has ended is nobody
                     self._follow(now, on_code_change).add_done_callback(lambda done: _copy_result(done, future))
                     return
@@ -425,6 +421,13 @@ class Engine:
             raise WorkflowNotFoundError(workflow_id=name, store=self.store.url)
         return head
 
+    def _again(self, head: Head) -> Head:
+        """The head of that very workflow as it is now. Raises WorkflowNotFoundError if it was deleted, even if another has its name."""
+        now = self._head(head.workflow_id)
+        if birth_of(now.epoch) != birth_of(head.epoch):
+            raise WorkflowNotFoundError(workflow_id=head.workflow_id, store=self.store.url)
+        return now
+
     # --- stopping ------------------------------------------------------------------------------------------------------------
 
     def cancel(self, name: str, *, rollback: bool = False, timeout: float | None = 60.0) -> None:
@@ -470,7 +473,7 @@ class Engine:
     def _on_late(self) -> None:
         """We may no longer be the owner: stop before somebody else starts."""
         for run in list(self._loop.runs.values()):
-            lost = LeaseLost(workflow_id=run.workflow_id, epoch=run.epoch)
+            lost = LeaseLost(workflow_id=run.workflow_id, epoch=life_of(run.epoch))
             self._loop.post(run, lambda run=run, lost=lost: self._loop.abandon(run, lost))  # type: ignore[misc]
 
     def delete(self, name: str) -> None:

@@ -10,6 +10,7 @@ from exoflow.core import journal, replay
 from exoflow.core.spec.annotations import Kind
 from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.state import Orphan, State, Task
+from exoflow.runtime.ownership import life_of
 from exoflow.runtime.recover import read_records
 from exoflow.store.base import Head, Store
 
@@ -51,7 +52,7 @@ def report(store: Store, head: Head) -> WorkflowReport:
     """What the journal says of a workflow and its tasks. Raises StoreCorruptError."""
     entries = store.entries(head.workflow_id)
     records = read_records(store, head.workflow_id, entries)
-    state = replay.fold(head.workflow_id, head.epoch, records)
+    state = replay.fold(head.workflow_id, life_of(head.epoch), records)
     failures = {r.task: r.failure.text for r in records if isinstance(r, journal.AttemptFailed)}
     sizes = {r.task: r.stored.size for r in records if isinstance(r, journal.OutputSaved)}
     outcome = state.outcome
@@ -62,7 +63,7 @@ def report(store: Store, head: Head) -> WorkflowReport:
     return WorkflowReport(
         workflow_id=head.workflow_id,
         status=head.status,
-        epoch=head.epoch,
+        epoch=life_of(head.epoch),
         created_ms=head.created_ms,
         updated_ms=head.updated_ms,
         note=head.note,

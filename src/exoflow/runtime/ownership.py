@@ -1,7 +1,7 @@
 """Who may drive a workflow: owners, their signs of life, and how the death of one is noticed.
 
-A workflow's head names its owner and an epoch that only grows; every write carries the epoch, so an owner that lost a workflow can do no
-harm to it. What is decided here is only *when* to take over:
+A workflow's head names its owner and an epoch that only grows, and that no other workflow of its name ever has. Every write carries the
+epoch, so an owner that lost a workflow can do no harm to it. What is decided here is only *when* to take over:
 
 * **Same host:** each owner holds a lock (``flock``) on a file of its own; its worker processes inherit it. The kernel lets go of it when
   the last of them is gone, however they died. So a dead owner is noticed at once, a paused one is never taken for dead, and no task of
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from exoflow.codec import digest
 from exoflow.errors import EnvironmentFault, ExoflowError
 from exoflow.runtime.clock import Clock
 from exoflow.runtime.host import Host
@@ -21,6 +22,25 @@ from exoflow.runtime.threads import Thread, Threads
 from exoflow.store.base import OwnerRow, Store
 
 _BEAT_S_MAX = 1.0
+_LIFE_BITS = 24
+_BIRTH_BITS = 38
+
+
+def first_epoch(unique: str) -> int:
+    """The epoch in which a new workflow begins: a birth number drawn from ``unique``, and life 1. So the epochs of a workflow that was
+    deleted never come again under its name, and whoever still holds one can do no harm."""
+    birth = int.from_bytes(digest((unique.encode(),))) % (1 << _BIRTH_BITS)
+    return (birth << _LIFE_BITS) + 1
+
+
+def birth_of(epoch: int) -> int:
+    """What tells a workflow from others of its name, before and after it."""
+    return epoch >> _LIFE_BITS
+
+
+def life_of(epoch: int) -> int:
+    """How often the workflow has been owned, this time included: what people and the core know as its epoch."""
+    return epoch % (1 << _LIFE_BITS)
 
 
 class Observer:

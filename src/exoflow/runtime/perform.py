@@ -37,6 +37,7 @@ from exoflow.errors import (
 )
 from exoflow.runtime.calls import arguments, undo_arguments
 from exoflow.runtime.loop import Lane, Loop
+from exoflow.runtime.ownership import birth_of, life_of
 from exoflow.runtime.run import Run
 from exoflow.runtime.values import Saved, Spoiled, Values, decode, store_bytes
 from exoflow.store.base import Head, Verdict, Write
@@ -127,7 +128,7 @@ def _answered(loop: Loop, run: Run, ticket: int, verdict: Verdict | ExoflowError
     elif verdict == "exists":
         error = WorkflowAlreadyExistsError(workflow_id=run.workflow_id, status="unknown yet")
     else:
-        error = Fenced(workflow_id=run.workflow_id, epoch=run.epoch)
+        error = Fenced(workflow_id=run.workflow_id, epoch=life_of(run.epoch))
     loop.post(run, lambda: loop.abandon(run, error))
 
 
@@ -227,7 +228,14 @@ def _current(run: Run, task: str, attempt: int) -> bool:
 
 
 def _context(run: Run, command: cmd.Run | cmd.Undo | cmd.Ask) -> TaskContext:
-    return TaskContext(workflow_id=run.workflow_id, task_id=command.task, attempt=command.attempt, epoch=run.epoch, basis=command.basis)
+    return TaskContext(
+        workflow_id=run.workflow_id,
+        task_id=command.task,
+        attempt=command.attempt,
+        epoch=life_of(run.epoch),
+        basis=command.basis,
+        birth=birth_of(run.epoch),
+    )
 
 
 def _finished(loop: Loop, run: Run, command: cmd.Run, call: Call, lane: Lane, started_ms: int, outcome: Outcome) -> None:

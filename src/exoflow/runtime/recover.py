@@ -23,6 +23,7 @@ from exoflow.errors import (
     TaskNotFoundError,
     WorkflowNotFoundError,
 )
+from exoflow.runtime.ownership import life_of
 from exoflow.runtime.perform import settle_doubt
 from exoflow.runtime.run import Run
 from exoflow.runtime.threads import Threads
@@ -65,7 +66,7 @@ def load(store: Store, head: Head, epoch: int, threads: Threads, *, checked: boo
     entries = store.entries(name)
     records = read_records(store, name, entries)
     plan = read_plan(store, name, records, entries)
-    state = replay.fold(name, epoch, records)
+    state = replay.fold(name, life_of(epoch), records)
     values = Values(store, name)
     run = Run(name, epoch, Machine(state, checked=checked), plan, values, threads, digest=head.digest, created_ms=head.created_ms)
     run.next_seq = entries[-1].seq + 1

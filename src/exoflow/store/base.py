@@ -44,8 +44,9 @@ class Entry(msgspec.Struct, frozen=True):
 class Head(msgspec.Struct, frozen=True, kw_only=True):
     """The row of a workflow that lists show and fences check.
 
-    ``epoch`` only grows. ``owner`` is the id of the engine that drives it, or None. Times are milliseconds since 1970 (UTC), for
-    people only: nothing is decided by them. ``digest`` fingerprints the definition and the arguments.
+    ``epoch`` only grows; what it is made of is its users' affair (``runtime/ownership.py``). ``owner`` is the id of the engine that drives
+    it, or None. Times are milliseconds since 1970 (UTC), for people only: nothing is decided by them. ``digest`` fingerprints the
+    definition and the arguments.
     """
 
     workflow_id: str

@@ -11,21 +11,24 @@ from exoflow.errors import WrongContextError
 
 
 class TaskContext(msgspec.Struct, frozen=True, kw_only=True):
-    """The running attempt. ``attempt`` counts from 1 within the workflow's epoch; ``basis`` names the versions of the inputs."""
+    """The running attempt. ``attempt`` counts from 1 within the workflow's ``epoch``, which counts the engines that have driven it;
+    ``basis`` names the versions of the inputs, ``birth`` tells the workflow from a deleted one of the same name."""
 
     workflow_id: str
     task_id: str
     attempt: int
     epoch: int
     basis: int
+    birth: int = 0
 
     @property
     def idempotency_key(self) -> str:
-        """40 characters, equal over all attempts of this task that see the same input versions, different otherwise.
+        """40 characters, equal over all attempts of this task that see the same input versions, different otherwise (also for a workflow
+        that was deleted and begun anew).
 
         Hand it to whatever the task talks to (a payment provider, a ``UNIQUE`` column), so that a second attempt is recognised.
         """
-        text = f"{self.workflow_id}\0{self.task_id}\0{self.basis}"
+        text = f"{self.workflow_id}\0{self.birth}\0{self.task_id}\0{self.basis}"
         return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 

@@ -19,6 +19,7 @@ def list_workflows(
 ) -> None:
     """List workflows, by id."""
     from exoflow.cli.output import when
+    from exoflow.runtime.ownership import life_of
 
     output = session.output
     path = session.store_file()
@@ -32,8 +33,8 @@ def list_workflows(
     more = len(heads) > limit
     heads = heads[:limit]
     if output.as_json:
-        names = ("workflow_id", "status", "created_ms", "updated_ms", "epoch", "owner", "note")
-        rows = [{name: getattr(head, name) for name in names} for head in heads]
+        names = ("workflow_id", "status", "created_ms", "updated_ms", "owner", "note")
+        rows = [{name: getattr(head, name) for name in names} | {"epoch": life_of(head.epoch)} for head in heads]
         output.document({"workflows": rows, "next_after": heads[-1].workflow_id if more else None})
         return
     table = [(head.workflow_id, head.status, when(head.created_ms), when(head.updated_ms), head.note) for head in heads]
