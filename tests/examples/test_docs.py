@@ -70,7 +70,14 @@ def example(name: str, folder: Path, *arguments: str, code: int = 0) -> str:
 
 
 def test_every_example_is_listed() -> None:
-    assert sorted(PRINTS) == sorted(path.stem for path in ROOT.glob("examples/*.py"))
+    assert sorted([*PRINTS, "test_double_charge"]) == sorted(path.stem for path in ROOT.glob("examples/*.py"))
+
+
+def test_a_test_of_under_twenty_lines_finds_a_double_charge(tmp_path: Path) -> None:
+    path = ROOT / "examples/test_double_charge.py"
+    assert len(path.read_text("utf-8").splitlines()) < 20
+    command = ["python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "-c", os.devnull, str(path)]
+    assert "1 passed" in pages.call("double charge", command, tmp_path, 0)
 
 
 @pytest.mark.parametrize("name", sorted(PRINTS))
