@@ -1,7 +1,7 @@
-"""The kit. For users: :func:`crash_everywhere` runs their workflows with a crash at every place (``crashes``), with an :class:`Effects` as the
-outside world (``effects``). For authors of backends: what any Executor or Store must pass (``executor_suite``, ``store_suite``,
-``blob_suite``). For the engine itself: an outside world that remembers what tasks did to it, kills them on request, and judges what came of
-it (``ledger``), and what is built on that."""
+"""The kit. For users: :func:`crash_everywhere` runs their workflows with a crash at every place (``crashes``); an :class:`Effects` is the
+outside world then (``effects``). For authors of backends: what any Executor or Store must pass (``executor_suite``, ``store_suite``,
+``blob_suite``). For the engine itself: an outside world that remembers what tasks did to it, kills them on request, and judges what came
+of it (``ledger``), and what is built on that."""
 
 from exoflow.testing.crashes.report import Finding, Report
 from exoflow.testing.crashes.search import crash_everywhere
