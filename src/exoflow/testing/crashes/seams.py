@@ -12,7 +12,7 @@ from exoflow import codec
 from exoflow.codec import Bytes
 from exoflow.core import journal
 from exoflow.core.spec.graph import TaskSpec
-from exoflow.store.base import BlobStore, Entry, Head, OwnerRow, Store, Verdict, Write
+from exoflow.store.base import BlobStore, Collected, Entry, Head, OwnerRow, Store, Verdict, Write
 from exoflow.testing.crashes.points import Life
 from exoflow.testing.crashes.single import SingleThread
 from exoflow.testing.effects import Caller, Role, meaning_of
@@ -88,8 +88,9 @@ class _MortalBlobs:
         self._life.check()
         return self._blobs.open(name)
 
-    def delete(self, names: Iterable[str]) -> None:
-        self._blobs.delete(names)
+    def collect(self, *, grace_s: float, dry_run: bool = False) -> Collected:
+        self._life.check()
+        return self._blobs.collect(grace_s=grace_s, dry_run=dry_run)
 
     def names(self) -> Iterable[str]:
         return self._blobs.names()

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from exoflow.client.engine import Dag
+from exoflow.client.intake import Dag
 from exoflow.testing.crashes.judge import Judge
 from exoflow.testing.crashes.report import Finding, Report
 from exoflow.testing.crashes.trial import Subject, Trial

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import msgspec
 
 from exoflow import codec
-from exoflow.client.engine import Dag, Engine
+from exoflow.client.engine import Engine
+from exoflow.client.intake import Dag
 from exoflow.core.spec.graph import TaskSpec
 from exoflow.errors import ExoflowError, WorkflowFailed, WorkflowInDoubtError
 from exoflow.executors.base import Executor
