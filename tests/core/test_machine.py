@@ -126,7 +126,8 @@ class Drill:
         return self.do(ev.CancelAsked(undo=undo))
 
     def answer(self, name: str, *, happened: bool) -> list[cmd.Command]:
-        return self.do(ev.DoubtAnswered(task=name, happened=happened, stored=SOMEWHERE if happened else None))
+        said = self.do(ev.DoubtAnswered(task=name, happened=happened))
+        return said + self.store(name) if happened else said
 
     # --- looking in ----------------------------------------------------------------------------------------------------------
 

@@ -94,12 +94,13 @@ def test_a_derived_version_depends_on_the_task_and_its_basis_and_fits_63_bits(up
 def test_versions_are_the_same_in_every_release() -> None:
     """They are in journals."""
     assert basis_of([]) == 6510301506637419379
-    assert drawn_version(1, 1) == 2**32 + 1
+    assert drawn_version("a", 1, 1) == 4948394648637683883
 
 
 @given(st.integers(1, 2**20), st.integers(1, 2**20), st.integers(1, 2**20), st.integers(1, 2**20))
 def test_no_two_attempts_draw_the_same_version(epoch: int, attempt: int, epoch2: int, attempt2: int) -> None:
-    assert (drawn_version(epoch, attempt) == drawn_version(epoch2, attempt2)) == ((epoch, attempt) == (epoch2, attempt2))
+    assert (drawn_version("a", epoch, attempt) == drawn_version("a", epoch2, attempt2)) == ((epoch, attempt) == (epoch2, attempt2))
+    assert drawn_version("a", epoch, attempt) != drawn_version("b", epoch, attempt)
 
 
 # --- retries ---------------------------------------------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ nobody needs any more are never run again (docs/semantics.md, section 3).
 from __future__ import annotations
 
 from exoflow.core.commands import Release
+from exoflow.core.spec.annotations import Kind
 from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.state import COUNTING, Phase, Saving, State, Task
-from exoflow.core.withdrawal import condemn_downstream
+from exoflow.core.withdrawal import condemn_downstream, withdraw_record
 from exoflow.errors import EngineBug
 
 _AT_REST = frozenset({Phase.IDLE, Phase.DONE})
@@ -56,6 +57,8 @@ def _renew(state: State, task: Task) -> None:
     """A nondeterministic task is about to make a new version: nothing that saw an old one may stay."""
     task.version = UNEXECUTED
     task.durable = False
+    if not (task.effect and task.kind is Kind.UNDOABLE):  # or else it is undone first, which says the same
+        withdraw_record(state, task)
     recount_downstream(state, task)
     condemn_downstream(state, task)
 

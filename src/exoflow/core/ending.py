@@ -83,6 +83,8 @@ def cancel(state: State, *, undo: bool) -> None:
     """The decision is durable: stop what runs. Effects that stand stay, unless ``undo``, or they are being undone already."""
     state.ending = Ending(Status.CANCELLED, undo=undo or state.unwind is not None)
     for task in list(state.tasks.values()):
+        if state.unwinding is not None and task.version != UNEXECUTED:
+            continue  # it is being made again for a rollback
         if task.phase is Phase.RUNNING:
             state.commands.append(Stop(task=task.id, attempt=task.attempt))
             if task.kind is Kind.COMMITTING:

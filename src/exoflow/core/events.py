@@ -108,11 +108,10 @@ class UndoFailed(_Event, frozen=True, kw_only=True):
 
 class DoubtAnswered(_Event, frozen=True, kw_only=True):
     """The ``on_unknown`` function, or a person, said whether the effect of a committing task happened. If it did, its output is at hand
-    in the runtime, encoded as ``stored`` says."""
+    in the runtime."""
 
     task: str
     happened: bool
-    stored: Stored | None = None
 
 
 class DoubtUnanswered(_Event, frozen=True, kw_only=True):

@@ -210,7 +210,7 @@ def restore(state: State, task: Task, orphan: Orphan) -> None:
     task.version, task.basis, task.caught = saved.version, saved.basis, saved.caught
     task.attempt = max(task.attempt, saved.attempt)
     task.times, task.meaning = (saved.started_ms, saved.ended_ms), saved.stored.meaning
-    task.durable = True
+    task.durable = task.recorded = True
     state.move(task, Phase.DONE)
     if saved.growth is not None and task.kids is None:
         grow(state, task, saved.growth)

@@ -37,7 +37,7 @@ def succeeded(state: State, task: Task, event: ev.TaskSucceeded) -> None:
 def executed(state: State, task: Task, stored: Stored | None, graph: Graph | None = None) -> None:
     """The output of ``task`` exists, in memory: give it a version, save it if it is to be saved, and let its consumers have it."""
     first = task.version == UNEXECUTED
-    task.version = derived_version(task.id, task.basis) if task.deterministic else drawn_version(state.epoch, task.attempt)
+    task.version = derived_version(task.id, task.basis) if task.deterministic else drawn_version(task.id, state.epoch, task.attempt)
     task.present = True
     task.owed = False
     state.move(task, Phase.DONE)
@@ -64,6 +64,7 @@ def executed(state: State, task: Task, stored: Stored | None, graph: Graph | Non
 
 def append_saved(state: State, task: Task, stored: Stored) -> None:
     state.set_saving(task, Saving.APPENDED)
+    task.recorded = True
     task.meaning = stored.meaning
     parent = task.parent
     state.records.append(

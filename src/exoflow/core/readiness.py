@@ -91,12 +91,13 @@ def run(state: State, task: Task) -> None:
 
 def _undo(state: State, task: Task) -> None:
     """Roll back. If the task was executed, a later life must not take its output or its effect for granted from here on."""
-    if task.version == UNEXECUTED:
+    if task.version == UNEXECUTED and not task.recorded:
         undo(state, task)
         return
     state.move(task, Phase.UNDO_STARTING)
     state.records.append(UndoIntended(task=task.id, attempt=task.attempt))
     state.set_saving(task, Saving.NOT)
+    task.recorded = False
     if task.durable:
         task.durable = False
         demand.recount_downstream(state, task)
@@ -112,6 +113,7 @@ def undo(state: State, task: Task) -> None:
 def _doubt(state: State, task: Task) -> None:
     """Nobody knows whether the effect of a committing task happened."""
     if task.spec.annotations.on_unknown == "ask":
+        task.attempt += 1  # the answer may be an output, and each output is the work of an attempt of its own
         state.move(task, Phase.ASKING)
         state.commands.append(Ask(task=task.id, attempt=task.attempt, basis=task.basis))
     else:

@@ -95,7 +95,7 @@ def _undoing(state: State, record: journal.UndoIntended) -> None:
     if isinstance(where, Orphan):
         where.saved = None
     elif where.deterministic and where.kids is not None:  # it will return the same DAG again, parts of which stand
-        where.durable = False
+        where.durable = where.recorded = False
     else:
         _void(state, where)
 
@@ -122,7 +122,8 @@ def _withdrawn(state: State, record: journal.TasksWithdrawn) -> None:
 
 
 def _void(state: State, task: Task) -> None:
-    task.version, task.durable, task.caught, task.meaning = UNEXECUTED, False, False, ""
+    task.version, task.meaning = UNEXECUTED, ""
+    task.durable = task.recorded = task.caught = False
     state.move(task, Phase.IDLE)
     if task.kids is not None:
         withdrawal.collapse(state, task)

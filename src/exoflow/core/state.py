@@ -107,6 +107,7 @@ class Task:
         "r_prop",
         "readers",  # inverse of `reads`
         "reads",
+        "recorded",  # the journal (or what is on its way there) says that it was executed
         "s_prop",
         "saving",
         "spec",
@@ -135,7 +136,7 @@ class Task:
         self.basis = 0
         self.present = self.durable = self.effect = self.caught = self.condemned = self.wanting = self.giving_up = self.again = (
             self.owed
-        ) = self.pressed = False
+        ) = self.pressed = self.recorded = False
         self.saving = Saving.NOT
         self.claims = self.missing = self.holds = 0
         self.failure: Failure | None = None

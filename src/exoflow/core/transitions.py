@@ -11,7 +11,7 @@ from typing import Any
 
 from exoflow.core import demand, ending, growth, journal, outcomes, readiness
 from exoflow.core import events as ev
-from exoflow.core.commands import Announce, CancelAccepted, Keep, Save, SetTimer, Stop
+from exoflow.core.commands import Announce, CancelAccepted, Keep, Release, Save, SetTimer, Stop
 from exoflow.core.journal import Failure
 from exoflow.core.spec.annotations import Kind
 from exoflow.core.spec.ids import UNEXECUTED
@@ -66,11 +66,10 @@ def output_unstorable(state: State, task: Task, event: ev.OutputUnstorable) -> N
     """Whoever has used the output already was wrong to: the workflow fails, and says which output it was."""
     if task.saving is Saving.ENCODING:
         state.set_saving(task, Saving.NOT)
-        if task.phase is Phase.UNDO_WAITING:  # nobody will use it
-            return
-        task.version = UNEXECUTED
-        task.present = False
-        ending.fail(state, task, event.failure)
+        if not state.winding_down:
+            ending.fail(state, task, event.failure)
+            demand.lose(state, task)
+            state.commands.append(Release(task=task.id))
 
 
 def spoiled(state: State, name: str) -> None:
@@ -78,8 +77,8 @@ def spoiled(state: State, name: str) -> None:
     task = state.tasks.get(name)
     if task is None or not task.durable:
         return
-    if not task.deterministic and not task.present and (_commit_may_rest_on(task) or _rollback_needs(task)):
-        text = f"the saved output of '{name}' fails its digest, and a committing task or a rollback downstream may need that very value"
+    if not task.present and not _may_be_made_again(task):
+        text = f"the saved output of '{name}' fails its digest, and a commit or a rollback may need that very value"
         failure = Failure(kind="final", types=("exoflow.errors.CheckpointCorruptError",), text=text)
         ending.block(state, task, failure)  # once the bytes are repaired it can go on
         return
@@ -93,6 +92,12 @@ def spoiled(state: State, name: str) -> None:
         state.commands.append(Save(task=name, attempt=task.attempt))
     elif task.claims:
         demand.want(state, task)
+
+
+def _may_be_made_again(task: Task) -> bool:
+    if task.kind is Kind.COMMITTING and task.spec.annotations.on_unknown != "retry":
+        return False  # it has acted, and must not act twice
+    return task.deterministic or not (_commit_may_rest_on(task) or _rollback_needs(task))
 
 
 def _commit_may_rest_on(task: Task) -> bool:
@@ -163,7 +168,7 @@ def doubt_answered(state: State, task: Task, event: ev.DoubtAnswered) -> None:
         return
     if event.happened:
         state.commands.append(Keep(task=task.id, attempt=task.attempt))
-        outcomes.executed(state, task, event.stored)
+        outcomes.executed(state, task, None)
         return
     task.effect = False
     state.records.append(journal.EffectSettled(task=task.id))

@@ -65,8 +65,7 @@ def review(state: State, task: Task) -> None:
 
 def drop(state: State, task: Task) -> None:
     """Void the version: from here on the task has not been executed."""
-    if task.durable or task.saving is Saving.APPENDED:
-        _withdraw_record(state, task.id)
+    withdraw_record(state, task)
     if task.present:
         state.commands.append(Release(task=task.id))
     state.set_saving(task, Saving.NOT)
@@ -84,12 +83,16 @@ def drop(state: State, task: Task) -> None:
     demand.want(state, task)
 
 
-def _withdraw_record(state: State, task_id: str) -> None:
+def withdraw_record(state: State, task: Task) -> None:
+    """Folding the journal shall not find that ``task`` was executed."""
+    if not task.recorded:
+        return
+    task.recorded = False
     last = state.records[-1] if state.records else None
     if isinstance(last, TasksWithdrawn):
-        state.records[-1] = TasksWithdrawn(tasks=(*last.tasks, task_id))
+        state.records[-1] = TasksWithdrawn(tasks=(*last.tasks, task.id))
     else:
-        state.records.append(TasksWithdrawn(tasks=(task_id,)))
+        state.records.append(TasksWithdrawn(tasks=(task.id,)))
 
 
 def collapse(state: State, task: Task) -> None:

@@ -65,9 +65,9 @@ def derived_version(task: str, basis: int) -> int:
     return _number(struct.pack("<q", basis) + task.encode())
 
 
-def drawn_version(epoch: int, attempt: int) -> int:
-    """The version that this attempt of a nondeterministic task makes. Epochs only grow, so no other attempt ever makes it."""
-    return (epoch << 32) + attempt
+def drawn_version(task: str, epoch: int, attempt: int) -> int:
+    """The version that this attempt of a nondeterministic task makes. Epochs only grow, so no other attempt of any task ever makes it."""
+    return _number(struct.pack("<qq", epoch, attempt) + task.encode())
 
 
 def _number(data: bytes) -> int:

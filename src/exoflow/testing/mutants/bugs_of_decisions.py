@@ -46,8 +46,8 @@ DECISIONS = (
         name="versions_of_two_lives_are_equal",
         breaks="after a crash another draw gets the version of the lost one",
         module="exoflow.core.spec.ids",
-        old="return (epoch << 32) + attempt",
-        new="return attempt",
+        old='struct.pack("<qq", epoch, attempt)',
+        new='struct.pack("<q", attempt)',
     ),
     Mutant(
         name="redraws_what_is_saved",
@@ -82,8 +82,8 @@ DECISIONS = (
         name="record_of_the_withdrawn_stays",
         breaks="after the next crash a withdrawn output is back",
         module="exoflow.core.withdrawal",
-        old="if task.durable or task.saving is Saving.APPENDED:",
-        new="if False:",
+        old="if not task.recorded:",
+        new="if task.recorded:",
     ),
     Mutant(
         name="parent_undone_before_child",
