@@ -152,3 +152,30 @@ def test_an_output_that_is_still_being_saved_when_it_is_to_be_undone_holds_nothi
     drill.fail("d", kind="final")
     assert drill.status is Status.BLOCKED
     assert drill["u"].durable == storable
+
+
+def test_a_rollback_waits_for_an_argument_that_was_just_about_to_be_made_again() -> None:
+    """Its task had left its intent when something else failed, so it did not start; now it is started after all."""
+    drill = Drill(
+        undoable("u", det=True, save=NONE),
+        internal("m", "u", det=True, save=NONE),
+        undoable("w", "m"),
+        internal("f"),
+        internal("e", "m", "w", "f"),
+        undo_on_failure=True,
+    )
+    drill.succeed("u", "m", saved=False)
+    drill.succeed("w")
+    drill.lose("u", "m")
+    drill.prompt = False
+    drill.undone("u")
+    drill.fail("f")
+    drill.prompt = True
+    drill.flush()
+    assert of(drill.said, cmd.Undo)[-1] == "u"
+    drill.undone("u")
+    drill.succeed("u", "m", saved=False)
+    assert of(drill.said, cmd.Undo)[-1] == "w"
+    drill.undone("w")
+    drill.undone("u")
+    assert drill.status is Status.FAILED

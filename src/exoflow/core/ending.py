@@ -113,10 +113,9 @@ def _unwound(state: State) -> bool:
             if task.phase is Phase.FAILED and task.version != UNEXECUTED:
                 state.move(task, Phase.DONE)
         for task in list(state.tasks.values()):
-            if task.phase is Phase.WAITING:
-                state.agenda.append(task)
-            elif task.phase is Phase.UNDO_WAITING:
+            if task.phase is Phase.UNDO_WAITING or (task.phase is Phase.WAITING and task.version != UNEXECUTED):
                 demand.want_inputs(state, task)
+                state.agenda.append(task)
         if state.agenda:
             return False
     queue = state.unwinding
