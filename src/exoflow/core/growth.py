@@ -13,7 +13,7 @@ from exoflow.core.spec.graph import Graph
 from exoflow.core.spec.ids import UNEXECUTED, UNKNOWN, child_scope
 from exoflow.core.stability import Prop
 from exoflow.core.state import Orphan, Phase, Saving, State, Task
-from exoflow.core.withdrawal import condemn_downstream
+from exoflow.core.withdrawal import collapse, condemn_downstream
 from exoflow.errors import EngineBug
 
 
@@ -124,12 +124,11 @@ def shorten(state: State, tail: Task, *, folding: bool = False) -> None:
         state.remove(task)
     gone = tuple(task.id for task in (parent, *beside))
     state.commands.append(Forget(tasks=gone))
-    if not folding:
-        past = state.past.setdefault(above.id, [])
-        past += gone
-        if len(past) >= state.rounds_kept and _is_on_record(above):
-            del state.past[above.id]
-            state.records.append(RoundsDropped(task=tail.id, spec=tail.spec, parent=above.id, past=tuple(past)))
+    past = state.past.setdefault(above.id, [])
+    past += gone
+    if not folding and len(past) >= state.rounds_kept and _is_on_record(above):
+        del state.past[above.id]
+        state.records.append(RoundsDropped(task=tail.id, spec=tail.spec, parent=above.id, past=tuple(past)))
 
 
 def _take_place(state: State, above: Task, old: Task, new: Task) -> None:
@@ -160,6 +159,9 @@ def fold_rounds(state: State, record: RoundsDropped) -> None:
     if above is None or above.tail is None or orphan is None:
         return  # the rounds are still here
     old, new = above.tail, Task(record.spec, above, record.task)
+    state.past[above.id] = [old.id, *(kid.id for kid in old.kids or ())]  # whatever the journal still says of them
+    if old.kids is not None:
+        collapse(state, old)
     new.readers, new.before = old.readers, old.before
     for reader in new.readers:
         reader.reads = tuple(new if up is old else up for up in reader.reads)
