@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import random
 
+from exoflow.core.checks import repair
 from exoflow.core.spec.annotations import Annotations, Checkpoint, Unknown
 from exoflow.core.spec.graph import Graph, TaskSpec, ordered
 from exoflow.core.spec.retry import RetryPolicy
+from exoflow.testing.machine.scenario import Lines, lines_of
 
 _DOUBTS: list[Unknown] = ["ask", "fail"]
+_SIZES = [1, 2, 3, 3, 4, 4, 5, 6, 8]
 
 
 def random_annotations(rng: random.Random, *, doubts: bool = False) -> Annotations:
@@ -50,3 +54,20 @@ def random_graph(rng: random.Random, size: int, *, doubts: bool = False, prefix:
             )
         )
     return ordered(specs, specs[-1].id)
+
+
+@functools.lru_cache(maxsize=1024)
+def drawn_graph(number: int) -> Graph | None:
+    """The ``number``-th workflow of 1 to 8 tasks. What is unsafe is repaired, or left out half of the time (None)."""
+    rng = random.Random(number)
+    graph = random_graph(rng, rng.choice(_SIZES), doubts=True)
+    repaired, changed = repair(graph)
+    return None if changed and rng.random() < 0.5 else repaired
+
+
+@functools.lru_cache(maxsize=8192)
+def drawn_growth(number: int, *, unsafe: bool = False) -> Lines:
+    """The ``number``-th sub-workflow of 1 to 4 tasks; with ``unsafe``, not repaired."""
+    rng = random.Random(f"growth {number}")
+    graph = random_graph(rng, rng.randint(1, 4))
+    return lines_of(graph if unsafe else repair(graph)[0])
