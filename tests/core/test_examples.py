@@ -11,7 +11,8 @@ from exoflow.core.spec.annotations import Checkpoint
 from exoflow.core.spec.graph import Graph
 from exoflow.core.spec.ids import drawn_version
 from exoflow.core.state import Status
-from exoflow.testing.machine.world import Knobs, World
+from exoflow.testing.machine.schedules import Knobs
+from exoflow.testing.machine.world import World
 from tests.core.test_machine import ASYNC, NONE, SOMEWHERE, Drill, committing, dag, internal, of, runs, undoable
 
 

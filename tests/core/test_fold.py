@@ -10,7 +10,7 @@ import pytest
 
 SCRIPT = """
 from exoflow.testing.machine.world import World
-from tests.core.test_worlds import drawn
+from exoflow.testing.machine.settings import drawn_world
 def do(self, event, real=World.do):
     before = self.machine.handle
     def handle(event):
@@ -24,7 +24,7 @@ def do(self, event, real=World.do):
         del self.machine.handle
 World.do = do
 for seed in range(40):
-    world = drawn(seed, crash=0.05, lose=0.05)
+    world = drawn_world(seed)
     if world is not None:
         world.run()
 """

@@ -27,7 +27,7 @@ class Prompt(World):
         while self.appends:
             self.acknowledge()
         if self.durable:
-            folded = replay.fold("w", self.epoch, [record for record, _ in self.durable])
+            folded = replay.fold("w", self.epoch, [entry.record for entry in self.durable])
             assert standing(folded) == standing(self.machine.state)
             self.compared += 1
         return super().step()

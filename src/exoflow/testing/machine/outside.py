@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from exoflow.core.spec.annotations import Kind
-
-if TYPE_CHECKING:
-    from exoflow.testing.machine.world import Attempt
-
-Provenance = dict[str, int]
-"""Of a value: the draw of each nondeterministic task (and caught failure) that it has seen."""
+from exoflow.testing.machine.parts import Attempt, Provenance
 
 
 class Violation(Exception):

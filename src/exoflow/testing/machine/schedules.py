@@ -20,6 +20,7 @@ from exoflow.testing.machine.scenario import (
     Fire,
     Haunt,
     Land,
+    Lines,
     Lose,
     Miss,
     Resume,
@@ -31,7 +32,8 @@ from exoflow.testing.machine.scenario import (
 )
 
 if TYPE_CHECKING:
-    from exoflow.testing.machine.world import Attempt, World
+    from exoflow.testing.machine.parts import Attempt
+    from exoflow.testing.machine.world import World
 
 
 class Schedule(Protocol):
@@ -164,7 +166,7 @@ class RandomSchedule:
             return Fail(task=task, attempt=number, how="died", acted=rng.random() < 0.5)
         if attempt.stopping and rng.random() < 0.7:
             return End(task=task, attempt=number, acted=rng.random() < 0.5)
-        growth = ()
+        growth: Lines = ()
         if knobs.grow and rng.random() < knobs.grow and task.count("/") < 2 and len(world.machine.state.tasks) < 30:
             growth = drawn_growth(rng.randrange(4000), unsafe=rng.random() < knobs.unsafe)
         return Return(task=task, attempt=number, stored=attempt.save and rng.random() < 0.5, growth=growth)

@@ -34,7 +34,9 @@ SETTINGS: dict[str, Setting] = {
     "a failure undoes what was done": Setting(Knobs(fail=0.1, lose=0.05, resume=0.3), undo_on_failure=True),
     "auto mode turns on what is missing": Setting(Knobs(grow=0.3, unsafe=0.5), auto=True),
     "saved bytes are damaged": Setting(Knobs(spoil=0.03, resume=0.8, crash=0.05)),
-    "rollbacks fail, and people resume": Setting(Knobs(undo_fails=0.4, fail=0.1, cancel=0.005, resume=0.8, faults_max=30), undo_on_failure=True),
+    "rollbacks fail, and people resume": Setting(
+        Knobs(undo_fails=0.4, fail=0.1, cancel=0.005, resume=0.8, faults_max=30), undo_on_failure=True
+    ),
     "everything at once": Setting(
         Knobs(crash=0.06, lose=0.06, spoil=0.01, miss=0.05, cancel=0.003, unstorable=0.005, unsafe=0.05, resume=0.6, faults_max=25)
     ),

@@ -7,7 +7,6 @@ external outputs that stand) must agree on every draw, and each effect must stan
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from exoflow.core import commands as cmd
@@ -15,59 +14,18 @@ from exoflow.core import events as ev
 from exoflow.core import invariants, journal, replay
 from exoflow.core.machine import Machine
 from exoflow.core.spec.annotations import Kind
-from exoflow.core.spec.graph import Graph, TaskSpec
+from exoflow.core.spec.graph import Graph
 from exoflow.core.spec.ids import UNEXECUTED, basis_of
 from exoflow.core.state import ACTIVE, Phase, Status, Task
 from exoflow.testing.machine import scenario as sc
 from exoflow.testing.machine import verdict
 from exoflow.testing.machine.graphs import drawn_graph
-from exoflow.testing.machine.outside import Outside, Provenance, Violation
+from exoflow.testing.machine.outside import Outside, Violation
+from exoflow.testing.machine.parts import Attempt, Entry, Provenance, Save
 from exoflow.testing.machine.schedules import STOPPED, Knobs, RandomSchedule, Schedule
-
-__all__ = ["Knobs", "Provenance", "Violation", "World", "random_world"]
 
 _SOMEWHERE = journal.Stored(1, b"")
 _LEAVES = {"raised": ("ValueError",), "final": ("ValueError",), "died": ()}
-
-
-@dataclass(slots=True)
-class Attempt:
-    """A function that runs: of the task itself (``kind`` run), its rollback (undo), or its question (ask)."""
-
-    task: str
-    number: int
-    basis: int
-    spec: TaskSpec
-    seen: Provenance
-    kind: str = "run"
-    save: bool = False
-    stopping: bool = False
-    broken: tuple[str, ...] = ()
-    in_memory: tuple[str, ...] = ()
-
-    @property
-    def may_haunt(self) -> bool:
-        """Whether it may still act when its engine is dead and another goes on: allowed for what is idempotent by contract."""
-        return self.kind == "run" and self.spec.annotations.kind is Kind.COMMITTING and not self.spec.annotations.leaves_intent
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """A record on its way to the store, or there. ``value`` is the saved output, if it is one."""
-
-    record: journal.Record
-    value: Provenance | None = None
-    landed: bool = False
-    damaged: bool = False
-
-
-@dataclass(slots=True)
-class Save:
-    """An output that is being encoded and stored."""
-
-    task: str
-    attempt: int
-    value: Provenance
 
 
 class World:
@@ -302,9 +260,7 @@ class World:
         """Tasks whose saved bytes may be damaged (not a shape: without one nothing is begun after a crash, which is not for the core)."""
         tasks = self.machine.state.tasks
         return [
-            name
-            for name, entry in self.latest.items()
-            if entry.landed and not entry.damaged and name in tasks and tasks[name].kids is None
+            name for name, entry in self.latest.items() if entry.landed and not entry.damaged and name in tasks and tasks[name].kids is None
         ]
 
     @property
@@ -353,7 +309,9 @@ class World:
         self.reached.add("records of past rounds of a loop are dropped")
         for name in past:
             self.latest.pop(name, None)
-        self.durable = [entry for entry in self.durable if not (getattr(entry.record, "parent", "") and getattr(entry.record, "task", "") in past)]
+        self.durable = [
+            entry for entry in self.durable if not (getattr(entry.record, "parent", "") and getattr(entry.record, "task", "") in past)
+        ]
 
     def take_land(self, step: sc.Land) -> None:
         self.acknowledge(step.count)
@@ -571,7 +529,14 @@ class World:
         verdict.judge(self)
 
 
-_ATTEMPT_KINDS = {sc.Return: "run", sc.Fail: "run", sc.End: "run", sc.Miss: "run undo", sc.RollBack: "undo", sc.Answer: "ask"}
+_ATTEMPT_KINDS: dict[type, str] = {
+    sc.Return: "run",
+    sc.Fail: "run",
+    sc.End: "run",
+    sc.Miss: "run undo",
+    sc.RollBack: "undo",
+    sc.Answer: "ask",
+}
 
 _CARRY_OUT: dict[type, Callable[[World, Any], None]] = {
     cmd.Append: World.on_append,

@@ -8,15 +8,13 @@ from collections.abc import Callable
 
 def machine(seed: int) -> bool:
     """The core in a random world."""
-    from tests.core.test_worlds import SETTINGS, drawn, settled
+    from exoflow.testing.machine.settings import drawn_world
 
-    knobs, _ = list(SETTINGS.values())[seed % len(SETTINGS)]
-    world = drawn(seed, **knobs)
+    world = drawn_world(seed)
     if world is None:
         return False
     world.run()
     world.judge()
-    settled(world)
     return True
 
 
