@@ -10,14 +10,6 @@ import pytest
 from exoflow.testing.machine.settings import SETTINGS, drawn_world
 
 SEEDS = 800
-LEFT_OUT: dict[str, set[int]] = {
-    "outputs are lost all the time": {163, 200, 508},
-    "lost outputs, crashes, and sub-workflows": {201},
-    "tasks return workflows": {201},
-    "auto mode turns on what is missing": {201, 509},
-    "everything at once": {510},
-}
-"""Seeds that show faults of the core which are being repaired."""
 
 
 @pytest.mark.slow
@@ -26,7 +18,7 @@ def test_the_outcome_is_that_of_a_run_without_failures(setting: str) -> None:
     """Whatever happens on the way, one version of each task is seen by everyone and each effect stands once. Slow: hundreds of seeds."""
     worlds = 0
     for seed in range(SEEDS):
-        world = drawn_world(seed, setting) if seed not in LEFT_OUT.get(setting, ()) else None
+        world = drawn_world(seed, setting)
         if world is None:
             continue
         worlds += 1
