@@ -26,10 +26,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup check format test coverage demo bench diagram lock clean
+.PHONY: help setup check format test coverage demo bench diagram reliability lock clean
 
 help: ## list these commands
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(DEV_READY) ## install what development needs into .venv
 
@@ -62,6 +62,9 @@ bench: $(DEV_READY) ## measure; make bench ARGS=--help says what
 
 diagram: $(DEV_READY) ## write docs/state_machine.md anew from the transition table
 	$(PYTHON) tools/state_diagram.py $(ARGS)
+
+reliability: $(DEV_READY) ## write RELIABILITY.md anew from docs/reliability
+	$(PYTHON) -m tools.reliability $(ARGS)
 
 # Pins that still fit are kept; make lock ARGS=--upgrade moves them all.
 COMPILE = $(PYTHON) -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
