@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
+import inspect
 import io
 import pickle
 import struct
@@ -19,7 +21,7 @@ import sys
 import types
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn, TypeGuard
 
 import cloudpickle  # type: ignore[import-untyped]
 from blake3 import blake3
@@ -290,23 +292,134 @@ def _home_of(value: Any) -> str:
     return f"{value.__module__}:{value.__qualname__}".replace("__mp_main__", "__main__")
 
 
+# --- what code does ----------------------------------------------------------------------------------------------------------
+
+_FOLLOWED_MAX = 1000
+_NOT_CODE = frozenset({"__doc__", "__firstlineno__", "__static_attributes__"})
+_KINDS = (
+    inspect.CO_VARARGS
+    | inspect.CO_VARKEYWORDS
+    | inspect.CO_GENERATOR
+    | inspect.CO_COROUTINE
+    | inspect.CO_ITERABLE_COROUTINE
+    | inspect.CO_ASYNC_GENERATOR
+)
+
+
 def code_fingerprint(function: Callable[..., Any]) -> str:
-    """What a function does, as ``cp311:<hex>``: byte code, constants and defaults, without file, line or comment.
+    """What a function does, as ``cp311:<hex>``: its instructions, constants and defaults, what its closure holds as far as that is plain
+    data that it does not change, and all of that of the functions and classes of its module that it refers to by name, and so on. Without
+    file, line, comment, docstring, annotations of types, or data of the module; without what comes from other modules.
 
     Two fingerprints with different prefixes cannot be compared (another Python made them).
     """
-    inner = getattr(function, "__wrapped__", function)
-    code = getattr(inner, "__code__", None)
     prefix = f"cp{sys.version_info[0]}{sys.version_info[1]}:"
-    if code is None:  # a callable object or a C function: its name is all there is
+    inner = _function_in(function)
+    if not isinstance(inner, types.FunctionType):  # a callable object or a C function: its name is all there is
         return prefix + fingerprint(f"{getattr(inner, '__module__', '')}:{getattr(inner, '__qualname__', type(inner).__qualname__)}")
+    home = _module_of(inspect.unwrap(inner))
+    while _module_of(inner) != home and hasattr(inner, "__wrapped__"):  # a decorator of a library
+        inner = inner.__wrapped__
+    found: list[Any] = [inner]  # in an order that depends on the code alone
+    parts = list[Any]()
+    for thing in found:
+        part, named = _class_part(thing) if isinstance(thing, type) else _function_part(thing)
+        parts.append(part)
+        for each in map(_function_in, named):
+            if isinstance(each, (types.FunctionType, type)) and _module_of(each) == home and not any(each is other for other in found):
+                found.append(each)
+        if len(parts) == _FOLLOWED_MAX:
+            break
+    return prefix + fingerprint(tuple(parts))
+
+
+def _function_in(thing: Any) -> Any:
+    """The function in whatever wraps it: a method, a task, a cache. (Objects are not asked for attributes: they may invent any.)"""
+    while not isinstance(thing, (types.FunctionType, type)):
+        if isinstance(thing, (types.MethodType, staticmethod, classmethod)):
+            thing = thing.__func__
+            continue
+        inner = thing.__dict__.get("__wrapped__") if type(thing).__dictoffset__ else None
+        if inner is None:
+            break
+        thing = inner
+    return thing
+
+
+def _module_of(thing: Any) -> str:
+    """Where it is written: decorators say otherwise of the functions that they make."""
+    name = thing.__module__ if isinstance(thing, type) else thing.__globals__.get("__name__")
+    return "__main__" if name == "__mp_main__" else str(name)
+
+
+class _Instructions(NamedTuple):
+    digest: str
+    names: tuple[str, ...]  # of globals that are read
+    rebound: frozenset[str]  # variables of closures that are written
+
+
+@functools.lru_cache(maxsize=4096)
+def _instructions(code: types.CodeType) -> _Instructions:
+    """Resolved, not as bytes: a docstring shifts the numbers of all other constants."""
+    import dis  # not cheap, and whoever only looks at workflows needs none of it
+
+    steps, names, rebound = list[Any](), dict[str, None](), set[str]()
+    for step in dis.get_instructions(code):
+        argument = step.argval
+        if isinstance(argument, types.CodeType):
+            inner = _instructions(argument)
+            argument, names, rebound = inner.digest, names | dict.fromkeys(inner.names), rebound | inner.rebound
+        elif step.opname == "STORE_NAME" and argument in _NOT_CODE:
+            steps.pop()  # what was stored
+            continue
+        elif step.opname in {"LOAD_GLOBAL", "LOAD_NAME"}:
+            names[argument] = None
+        elif step.opname in {"STORE_DEREF", "DELETE_DEREF"}:
+            rebound.add(argument)
+        steps.append((step.opname, argument))
+    counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & _KINDS
+    digest = fingerprint((steps, code.co_varnames, counts, code.co_exceptiontable))
+    return _Instructions(digest, tuple(names), frozenset(rebound))
+
+
+def _function_part(function: types.FunctionType) -> tuple[Any, list[Any]]:
+    """What is in a function itself, and what it refers to."""
+    looked = _instructions(function.__code__)
+    defaults = function.__defaults__ or (), function.__kwdefaults__ or {}
     try:
-        defaults = fingerprint((inner.__defaults__, inner.__kwdefaults__))
+        default_part = fingerprint(defaults)
     except NotSerializable:
-        defaults = ""
-    return prefix + fingerprint((_code_parts(code), defaults))
+        default_part = ""
+    held, named = dict[str, str](), [*defaults[0], *defaults[1].values()]
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            value = cell.cell_contents
+        except ValueError:  # not there yet
+            continue
+        if name not in looked.rebound and _is_plain(value):
+            held[name] = fingerprint(value)
+        named.append(value)
+    named += [function.__globals__[name] for name in looked.names if name in function.__globals__]
+    named.append(getattr(function, "__wrapped__", None))
+    return (looked.digest, default_part, held), named
 
 
-def _code_parts(code: types.CodeType) -> tuple[Any, ...]:
-    constants = tuple(_code_parts(c) if isinstance(c, types.CodeType) else c for c in code.co_consts)
-    return code.co_code, constants, code.co_names, code.co_varnames, code.co_argcount, code.co_kwonlyargcount, code.co_flags
+def _class_part(cls: type) -> tuple[Any, list[Any]]:
+    """What is in a class itself, and what belongs to it."""
+    members = {name: repr(member.value) for name, member in cls.__members__.items() if _is_plain(member.value)} if _is_enum(cls) else {}
+    named = list[Any](cls.__bases__)
+    methods = list[str]()
+    for name, value in vars(cls).items():
+        owned = [value.fget, value.fset, value.fdel] if isinstance(value, property) else [value, getattr(value, "func", None)]
+        named += owned
+        if any(isinstance(_function_in(each), types.FunctionType) for each in owned):
+            methods.append(name)
+    return (methods, members), named
+
+
+def _is_enum(cls: type) -> TypeGuard[type[enum.Enum]]:
+    return issubclass(cls, enum.Enum)
+
+
+def _is_plain(value: Any) -> bool:
+    return type(value) in _PLAIN or (type(value) in (tuple, frozenset) and all(map(_is_plain, value)))
