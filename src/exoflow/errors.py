@@ -16,7 +16,8 @@ The first cut is who is at fault::
     │   ├── WorkflowCancelledError, WorkflowInDoubtError, WorkflowBlockedError
     ├── TaskError              why an attempt failed when the function itself did not say
     │   ├── TaskTimeoutError, PoisonTaskError, WorkerDiedError, ResultNotSerializableError
-    │   └── RemoteTaskError, DeterminismViolationError, RollbackFailedError
+    │   ├── RemoteTaskError, DeterminismViolationError, RollbackFailedError
+    │   └── InputMutatedError
     ├── EnvironmentFault       the world; may pass when tried again
     │   ├── StoreUnavailable, StoreOpenError, StorageFullError, StoreCorruptError
     │   └── CheckpointCorruptError, PayloadUnreadableError, ExecutorUnavailable
@@ -335,6 +336,13 @@ class ResultNotSerializableError(TaskError, TypeError):
 
     code = "result_not_serializable"
     template = "result of task '{task}' cannot be pickled: at {path} ({type_name}): {reason}"
+
+
+class InputMutatedError(TaskError, ValueError):
+    """With ``check_inputs``: a task changed an argument in place, which others hold as well."""
+
+    code = "input_mutated"
+    template = "task '{task}' changed its argument '{argument}' in place, where other tasks and its rollback see it; copy it first"
 
 
 class RemoteTaskError(TaskError):

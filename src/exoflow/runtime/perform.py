@@ -53,6 +53,7 @@ _FINAL = frozenset(
     f"exoflow.errors.{name}"
     for name in (
         "ArgumentNotSerializableError",
+        "InputMutatedError",
         "SelfWaitError",
         "SignatureError",
         "UnresumableTaskError",
@@ -216,7 +217,8 @@ def run_task(loop: Loop, run: Run, command: cmd.Run) -> None:
         run.live[key] = call.executor
         load = partial(arguments, run.values, call, inputs)
         context = _context(run, command)
-        return TaskCall(key=key, function=found.function, load=load, context=context, may_grow=True), finished
+        check = loop.settings.check_inputs
+        return TaskCall(key=key, function=found.function, load=load, context=context, may_grow=True, check_inputs=check), finished
 
     loop.submit(run, call.executor, build)
 

@@ -18,6 +18,7 @@ from exoflow.define.plan import find_dag
 from exoflow.errors import WrongContextError
 from exoflow.worker.attempt import ErrorInfo, Grown, InputsLost, LostInputs, Outcome, Raised, Returned, TaskCall
 from exoflow.worker.context import set_current
+from exoflow.worker.inputs import Inputs
 
 TEXT_BYTES_MAX = 64 * 1024
 PICKLED_BYTES_MAX = 256 * 1024
@@ -35,7 +36,9 @@ def _run(call: TaskCall) -> Outcome:
     args, kwargs = loaded.value
     set_current(call.context)
     try:
-        return returned(finish(call.function(*args, **kwargs)), may_grow=call.may_grow)
+        inputs = Inputs(call.function, args, kwargs) if call.check_inputs else None
+        value = finish(call.function(*args, **kwargs))
+        return _returned(call, inputs, value)
     except BaseException as error:
         return raised(error)
 
@@ -51,9 +54,17 @@ async def run_async(call: TaskCall) -> Outcome:
     args, kwargs = loaded.value
     set_current(call.context)
     try:
-        return returned(await call.function(*args, **kwargs), may_grow=call.may_grow)
+        inputs = Inputs(call.function, args, kwargs) if call.check_inputs else None
+        value = await call.function(*args, **kwargs)
+        return _returned(call, inputs, value)
     except BaseException as error:
         return raised(error)
+
+
+def _returned(call: TaskCall, inputs: Inputs | None, value: Any) -> Returned | Grown:
+    if inputs is not None:
+        inputs.require_unchanged(call.context.task_id)
+    return returned(value, may_grow=call.may_grow)
 
 
 def returned(value: Any, *, may_grow: bool) -> Returned | Grown:
