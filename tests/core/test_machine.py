@@ -16,6 +16,7 @@ from exoflow.core import invariants, journal, replay
 from exoflow.core.machine import Machine
 from exoflow.core.spec.annotations import Annotations, Checkpoint, Unknown
 from exoflow.core.spec.graph import Graph, TaskSpec, ordered
+from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.spec.retry import UNDO_TRIES_MAX, RetryPolicy
 from exoflow.core.state import Phase, Status, Task
 from exoflow.errors import EngineBug
@@ -926,6 +927,25 @@ def test_a_dag_belongs_to_the_version_that_returned_it_and_goes_with_it() -> Non
     assert {"a/x", "a/y"} <= {name for command in drill.said if isinstance(command, cmd.Forget) for name in command.tasks}
     drill.succeed("a", growth=dag(internal("other")))
     drill.succeed("a/other", "z", "r")
+    assert drill.status is Status.SUCCEEDED
+
+
+def test_a_new_sub_workflow_is_not_taken_for_the_one_that_a_condemned_reader_saw() -> None:
+    """Its tasks have not run, although the reader, which is on its way out, has."""
+    drill = Drill(internal("p"), internal("q", "p"), internal("r", "p", "q"))
+    drill.succeed("p", saved=False, growth=dag(internal("k")))
+    drill.succeed("p/k", saved=False)
+    drill.prompt = False
+    drill.succeed("q", growth=dag(undoable("u")))
+    drill.flush(1)
+    assert drill["q/u"].phase is Phase.STARTING
+    assert runs(drill.lose("p", "p/k")) == ["p"]
+    assert runs(drill.succeed("p", saved=False, growth=dag(internal("j"), internal("k", "j")))) == ["p/j"]
+    assert drill["p/j"].version == UNEXECUTED
+    drill.prompt = True
+    drill.flush()
+    drill.undone("q/u")
+    drill.succeed("p/j", "p/k", "q", "r")
     assert drill.status is Status.SUCCEEDED
 
 

@@ -53,6 +53,7 @@ def grow(state: State, task: Task, graph: Graph) -> None:
         later.after = tuple(tail if up is task else up for up in later.after)
     tail.readers += readers
     tail.before += before
+    tail.holds = sum(down.condemned for down in tail.downs)
     moved = sum(reader.wanting for reader in readers)
     if state.root is task:
         state.root = tail
@@ -68,8 +69,8 @@ def grow(state: State, task: Task, graph: Graph) -> None:
 
 
 def mark_forgotten(state: State, tasks: Iterable[Task]) -> None:
-    """Every ancestor of a task that ran has run too, even if it left no record of its version."""
-    stack = [task for task in tasks if task.version != UNEXECUTED or task.effect]
+    """Every ancestor of a task that ran has run too, even if it left no record of its version. (Those of a condemned task are others by now.)"""
+    stack = [task for task in tasks if (task.version != UNEXECUTED or task.effect) and not task.condemned]
     while stack:
         for up in stack.pop().ups:
             if up.version == UNEXECUTED:
