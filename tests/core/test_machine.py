@@ -945,6 +945,7 @@ def test_a_new_sub_workflow_is_not_taken_for_the_one_that_a_condemned_reader_saw
     drill.prompt = True
     drill.flush()
     drill.undone("q/u")
+    drill.store("p")
     drill.succeed("p/j", "p/k", "q", "r")
     assert drill.status is Status.SUCCEEDED
 

@@ -69,7 +69,7 @@ def grow(state: State, task: Task, graph: Graph) -> None:
 
 
 def mark_forgotten(state: State, tasks: Iterable[Task]) -> None:
-    """Every ancestor of a task that ran has run too, even if it left no record of its version. (Those of a condemned task are others by now.)"""
+    """Every ancestor of a task that ran has run too, even if it left no record of its version. A condemned task's may be others by now."""
     stack = [task for task in tasks if (task.version != UNEXECUTED or task.effect) and not task.condemned]
     while stack:
         for up in stack.pop().ups:
