@@ -971,7 +971,8 @@ def test_a_deterministic_task_that_returns_another_dag_the_second_time_blocks_th
     drill.succeed("a", saved=False, growth=dag(internal("other", save=NONE, det=True)))
     drill.succeed("z")
     assert drill.status is Status.BLOCKED
-    assert "DeterminismViolationError" in drill.why
+    assert "task 'a' is annotated deterministic" in drill.why
+    assert "(a DAG of x before, a DAG of other now)" in drill.why
 
 
 def test_a_deterministic_task_that_returns_other_bytes_the_second_time_blocks_the_workflow() -> None:
