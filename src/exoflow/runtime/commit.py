@@ -76,21 +76,22 @@ class GroupCommitter:
         self._wake.set()
 
     def _run(self) -> None:
-        while True:
+        while not self._closing:
             self._wake.wait()
             self._wake.clear()  # before looking: whoever queues after this look sets it again
-            with self._committing:
-                while group := self._take():
-                    self._commit(group, patient=True)
-            if self._closing:
-                return
+            goes_on = True
+            while self._queue and goes_on:  # looked at again after letting go: whoever found it taken has left its write to us
+                with self._committing:
+                    while goes_on and (group := self._take()):
+                        goes_on = self._commit(group, patient=True)
 
     def _take(self) -> list[tuple[Write, Answer]]:
         with self._mutex:
             group, self._queue = self._queue[:_GROUP_MAX], self._queue[_GROUP_MAX:]
         return group
 
-    def _commit(self, group: list[tuple[Write, Answer]], *, patient: bool) -> None:
+    def _commit(self, group: list[tuple[Write, Answer]], *, patient: bool) -> bool:
+        """Make ``group`` durable. False if there is no use in trying to do so with what is queued."""
         while group:
             try:
                 verdicts = self._store.commit([write for write, _ in group])
@@ -99,15 +100,16 @@ class GroupCommitter:
                 if not patient or self._closing:
                     with self._mutex:
                         self._queue = group + self._queue
-                    return
+                    return False
                 self._threads.sleep(_FULL_PAUSE_S)
                 continue
             except ExoflowError as error:
                 self._break(group, error)
-                return
+                return False
             for (_, answer), verdict in zip(group, verdicts, strict=True):
                 answer(verdict)
-            return
+            break
+        return True
 
     def _refuse_new(self, group: list[tuple[Write, Answer]], error: StorageFullError) -> list[tuple[Write, Answer]]:
         """While the disk is full: refuse new workflows, keep what belongs to running ones."""
