@@ -32,6 +32,7 @@ from exoflow.errors import (
     InvalidStateError,
     LeaseLost,
     SelfWaitError,
+    StoreUnavailable,
     TaskNotFoundError,
     WorkflowAlreadyExistsError,
     WorkflowIdConflictError,
@@ -96,6 +97,7 @@ class Engine:
             self._owner.id,
         )
         self._taking = self._threads.lock()
+        self._unsure: set[str] = set()  # workflows that may be ours: the answer to our claim got lost
 
     # --- running -------------------------------------------------------------------------------------------------------------
 
@@ -185,7 +187,7 @@ class Engine:
         values, created_ms = Values(self.store, name), self._clock.now_ms()
         run = Run(name, epoch, machine, plan, values, self._threads, digest=stored.digest.hex(), created_ms=created_ms)
         run.payloads["", 0] = payload
-        if self._loop.runs.setdefault(name, run) is not run:
+        if not self._loop.enter(run):
             raise WorkflowAlreadyExistsError(workflow_id=name, status="RUNNING")
         self._loop.post(run, ev.Began(plan=stored, auto=auto, undo_on_failure=undo_on_failure))
         return run
@@ -220,7 +222,7 @@ class Engine:
                     continue
             if Status(head.status).ended and self._owner.is_dead(head.owner):  # nobody is resuming it
                 return self._finished(head)
-            if head.owner == self._owner.id:
+            if head.owner == self._owner.id and not self._is_free(head):
                 if self._head(name) != head:  # it ended just now
                     continue
                 reason = "this engine gave it up after an error; close it, and go on with it in another"
@@ -228,7 +230,7 @@ class Engine:
             taken = self._take_over(head, on_code_change)
             if taken is not None:
                 return taken.future
-            if not self._owner.is_dead(head.owner):
+            if not self._is_free(head):
                 return self._watch(head, on_code_change)
 
     def _running(self, name: str) -> Run | None:
@@ -255,7 +257,7 @@ class Engine:
         name = head.workflow_id
         with self._taking:
             head = self._again(head)
-            if name in self._loop.runs or Status(head.status).ended != resumed or not self._owner.is_dead(head.owner):
+            if name in self._loop.runs or Status(head.status).ended != resumed or not self._is_free(head):
                 return None
             self._owner.start()
             run = load(self.store, head, head.epoch + 1, self._threads, checked=self.settings.check_invariants)
@@ -264,14 +266,31 @@ class Engine:
                 decide_cancel(run, cancel)
             commands += run.machine.handle(ev.Recovered(resumed=resumed))
             check_code(run, on_code_change)
-            if self.store.claim(name, epoch=head.epoch, owner=self._owner.id) is None:
+            if not self._claim(head):
                 return None
-            self._loop.runs[name] = run
+            self._loop.enter(run)  # under the lock, nobody else can
+            self._unsure.discard(name)
             run.accepted.set_result(None)
         self._loop.post(run, lambda: self._loop.perform(run, commands))
         if head.owner is not None:
             self._bury(head.owner)
         return run
+
+    def _is_free(self, head: Head) -> bool:
+        """Whether nobody drives it."""
+        return (head.owner == self._owner.id and head.workflow_id in self._unsure) or self._owner.is_dead(head.owner)
+
+    def _claim(self, head: Head) -> bool:
+        """Whether it is ours now, under the next epoch. If the answer gets lost, the head tells, since nobody else has our id."""
+        name, epoch = head.workflow_id, head.epoch + 1
+        try:
+            return self.store.claim(name, epoch=head.epoch, owner=self._owner.id) == epoch
+        except StoreUnavailable:
+            self._unsure.add(name)
+            now = self.store.head(name)
+            if now is None or now.owner != self._owner.id:
+                raise
+            return now.epoch == epoch
 
     def _bury(self, owner: str) -> None:
         if not any(head.owner == owner for head in self._unfinished()):
@@ -346,7 +365,7 @@ class Engine:
         self._guard()
         futures = {}
         for head in self._unfinished():
-            if head.workflow_id not in self._loop.runs and self._owner.is_dead(head.owner):
+            if head.workflow_id not in self._loop.runs and self._is_free(head):
                 try:
                     futures[head.workflow_id] = self._follow(head, on_code_change)
                 except ExoflowError as error:  # of this workflow; the others are not concerned

@@ -63,6 +63,16 @@ class Loop:
         self._quiet = threads.signal()
         self.closed = False
 
+    def enter(self, run: Run) -> bool:
+        """Drive ``run`` from now on; False if another of that name is being driven. Raises ClosedError."""
+        if self.runs.setdefault(run.workflow_id, run) is not run:
+            return False
+        if self.closed:  # and close() may have seen the last of its workflows already
+            error = ClosedError(what="the engine")
+            self.abandon(run, error)
+            raise error
+        return True
+
     def post(self, run: Run, event: Event | Callable[[], None], lane: Lane | None = None) -> None:
         """Something happened to ``run``: an event for its machine, or an action that needs the loop's lock. ``lane`` has a slot free."""
         self._queue.append((run, event, lane))
