@@ -11,6 +11,7 @@ from exoflow.store.base import Store
 from exoflow.store.memory import MemoryBlobs, MemoryStore
 from exoflow.store.registry import open_store
 from exoflow.store.sqlite import SqliteStore
+from exoflow.testing.simulation.store import Disk, SimStore
 from exoflow.testing.store_suite import DurableStoreSuite, StoreSuite
 
 
@@ -46,3 +47,22 @@ class TestSqlite(DurableStoreSuite):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
+
+
+class TestSimulated(DurableStoreSuite):
+    """The store of simulations, without faults."""
+
+    @pytest.fixture
+    def store(self) -> Iterator[Store]:
+        store = SimStore(Disk())
+        yield store
+        store.close()
+
+    def reopen(self, store: Store) -> Store:
+        assert isinstance(store, SimStore)
+        store.close()
+        return SimStore(store.disk)
+
+    def damage_blob(self, store: Store, name: str) -> None:
+        assert isinstance(store, SimStore)
+        store.disk.damage_blob(name, 0.5)

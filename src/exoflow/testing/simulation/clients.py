@@ -1,0 +1,256 @@
+"""Clients of simulated engines: each asks for one thing until it is answered, in one life of its engine after the other."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from exoflow.client.engine import Engine
+from exoflow.client.progress import progress
+from exoflow.core.state import Status
+from exoflow.errors import (
+    CheckpointCorruptError,
+    ClosedError,
+    EngineBug,
+    EnvironmentFault,
+    ExoflowError,
+    Fenced,
+    InvalidStateError,
+    StorageFullError,
+    StoreCorruptError,
+    UnsafeWorkflowError,
+    UsageError,
+    WorkflowFailed,
+    WorkflowNotFoundError,
+)
+from exoflow.runtime.threads import Signal
+from exoflow.testing.simulation.acting import nodes, values_in
+from exoflow.testing.simulation.executor import SimExecutor
+from exoflow.testing.simulation.scenario import Operation
+from exoflow.testing.simulation.scheduler import Killed, Process
+from exoflow.testing.simulation.surroundings import SimThreads
+
+if TYPE_CHECKING:
+    from exoflow.testing.simulation.driver import Simulation
+
+RESUMES_MAX = 3
+"""How often a person has patience with a workflow."""
+HELPABLE = (Status.FAILED, Status.BLOCKED, Status.IN_DOUBT)
+
+
+class Slot:
+    """A place for an engine, which has one life after the other."""
+
+    def __init__(self, number: int, host: str) -> None:
+        self.number, self.host = number, host
+        self.process: Process | None = None
+        self.engine: Engine | None = None
+        self.executors: list[SimExecutor] = []
+        self.left_owner = ""
+        self.looking = False
+
+    def begin(self, threads: SimThreads) -> None:
+        """A new life."""
+        self.leave: Signal = threads.signal()
+        self.gone: Signal = threads.signal()
+        self.executors = []
+        self.engine = None
+        self.left_owner = ""
+        self.looking = False
+
+    def live(self, simulation: Simulation) -> None:
+        """The main program of the engine's process: take up what was left, serve clients, close when it is time."""
+        process = self.process
+        assert process is not None
+        engine = self.engine = simulation.open_engine(process, self.executors)
+        scheduler = simulation.scheduler
+        scheduler.start("start-up", lambda: self._take_up(simulation, engine), process)
+        for client in simulation.clients:
+            if client.operation.engine % len(simulation.slots) == self.number and not client.done:
+                scheduler.start(str(client), lambda client=client: client.ask(self, engine, process), process)  # type: ignore[misc]
+        self.leave.wait()
+        owner = engine._owner.id  # noqa: SLF001 - to see what is left of it
+        engine.close()
+        scheduler.park(0.05)  # clients that were at it come to their end
+        if not simulation.violations:
+            self._check_closed(simulation, engine)
+        self.left_owner = owner if simulation.calm else ""
+        self.gone.set()
+
+    def _check_closed(self, simulation: Simulation, engine: Engine) -> None:
+        driven = sorted(engine._loop.runs)  # noqa: SLF001 - to see what is left of it
+        if driven:
+            simulation.violated("I9", "", f"a closed engine still drives {driven}")
+
+    def _take_up(self, simulation: Simulation, engine: Engine) -> None:
+        """What operators let an engine do when it starts."""
+        try:
+            futures = engine.resume_all()
+        except EnvironmentFault:
+            self.leave.set()
+        except ClosedError:
+            return
+        else:
+            for future in futures.values():
+                Future.add_done_callback(future, self._heed)
+            if futures:
+                simulation.reach("an engine took up what another had left")
+
+    def _heed(self, done: Future[Any]) -> None:
+        """An engine that has lost its store is closed, and another started: that is what its error says to do."""
+        if isinstance(done.exception(), EnvironmentFault) and not isinstance(done.exception(), (CheckpointCorruptError, StoreCorruptError)):
+            self.leave.set()
+
+    def look_after(self, simulation: Simulation) -> None:
+        """When faults are over: take up what nobody drives, and help what has stopped."""
+        engine, process = self.engine, self.process
+        if engine is None or process is None or not process.alive or self.looking:
+            return
+        self.looking = True
+
+        def look() -> None:
+            try:
+                for name, future in engine.resume_all().items():
+                    Future.add_done_callback(future, self._heed)
+                    if future.done() and isinstance(error := future.exception(), (CheckpointCorruptError, StoreCorruptError)):
+                        simulation.beyond_repair(name, error)
+                self._help(simulation, engine)
+            except ClosedError:
+                return
+            except (ExoflowError, TimeoutError) as error:
+                simulation.scheduler.note(f"looking after: {type(error).__name__}")
+                if isinstance(error, EngineBug):
+                    simulation.violated("bug", "", str(error))
+                self.leave.set()
+            finally:
+                self.looking = False
+
+        simulation.scheduler.start("look-after", look, process)
+
+    def _help(self, simulation: Simulation, engine: Engine) -> None:
+        """As a person would: resume what failed, decide what is in doubt."""
+        for head in engine.list_all(*HELPABLE):
+            name = head.workflow_id
+            tries = simulation.helped.get(name, 0)
+            if tries < RESUMES_MAX and self.number == 0:
+                simulation.helped[name] = tries + 1
+                try:
+                    simulation.help(engine, head)
+                except (CheckpointCorruptError, StoreCorruptError) as error:
+                    simulation.beyond_repair(name, error)
+
+
+class Client:
+    """Asks for one thing."""
+
+    def __init__(self, simulation: Simulation, operation: Operation) -> None:
+        self.simulation, self.operation = simulation, operation
+        self.done = False
+        self.asked = 0
+
+    def __str__(self) -> str:
+        return f"{self.operation.do} {self.operation.workflow}"
+
+    def ask(self, slot: Slot, engine: Engine, process: Process) -> None:
+        """In a strand of the engine's process."""
+        simulation, operation = self.simulation, self.operation
+        simulation.scheduler.park(max(0.0, operation.at_s - simulation.scheduler.now))
+        while not self.done:
+            self.asked += 1
+            try:
+                getattr(self, "_" + operation.do.replace("+", "_"))(engine)
+                self.done = True
+            except UnsafeWorkflowError:
+                simulation.reach("an unsafe workflow was refused")
+                self.done = True
+            except (CheckpointCorruptError, StoreCorruptError) as error:
+                simulation.beyond_repair(operation.workflow, error)
+                self.done = True
+            except EngineBug as error:
+                simulation.violated("bug", operation.workflow, str(error))
+                self.done = True
+            except (EnvironmentFault, Fenced, ClosedError, TimeoutError, WorkflowNotFoundError, InvalidStateError) as error:
+                simulation.scheduler.note(f"{self}: {type(error).__name__}: {error}")
+                if self._is_answer(error):
+                    self.done = True
+                elif isinstance(error, ClosedError):
+                    return
+                elif isinstance(error, (StorageFullError, Fenced, TimeoutError, WorkflowNotFoundError)) and type(error) is not Fenced:
+                    simulation.scheduler.park(0.05)
+                elif type(error) is Fenced:
+                    simulation.reach("a client was told that its engine was fenced")
+                    simulation.scheduler.park(0.05)
+                else:
+                    slot.leave.set()
+                    return
+            except Killed:
+                raise
+            except Exception as error:
+                story = f"'{operation.do}' raised {type(error).__name__}: {error}"
+                simulation.violated("bug", operation.workflow, story)
+                if simulation.scheduler.log is not None:
+                    raise
+                self.done = True
+
+    def _is_answer(self, error: Exception) -> bool:
+        """Whether there is no use in asking again."""
+        if self.simulation.calm and self.asked > 20:
+            return not isinstance(error, EnvironmentFault)
+        if isinstance(error, InvalidStateError):
+            return self.operation.do not in ("run", "wait") and "gave it up" not in str(error)
+        return isinstance(error, WorkflowNotFoundError) and self.asked > 5
+
+    # --- what they ask for ---------------------------------------------------------------------------------------------------
+
+    def _run(self, engine: Engine) -> None:
+        line = self.simulation.lines[self.operation.workflow]
+        future = engine.run_async(nodes(line.dag), name=line.name, mode=line.mode, on_failure=line.on_failure)
+        self.simulation.accepted(line.name)
+        self._await(engine, future)
+
+    def _wait(self, engine: Engine) -> None:
+        self._tell(lambda: engine.wait(self.operation.workflow))
+
+    def _await(self, engine: Engine, future: Any) -> None:
+        self._tell(lambda: engine._threads.wait(future))  # noqa: SLF001 - a client has no other way to wait on virtual time
+
+    def _tell(self, wait: Any) -> None:
+        simulation, name = self.simulation, self.operation.workflow
+        try:
+            value = wait()
+        except WorkflowFailed as error:
+            simulation.told(name, error)
+        else:
+            simulation.told(name, list(values_in(value, simulation.lines[name].dag.root.name)))
+
+    def _cancel(self, engine: Engine) -> None:
+        engine.cancel(self.operation.workflow, timeout=30.0)
+        self.simulation.cancelled(self.operation.workflow)
+
+    def _cancel_rollback(self, engine: Engine) -> None:
+        engine.cancel(self.operation.workflow, rollback=True, timeout=30.0)
+        self.simulation.cancelled(self.operation.workflow)
+
+    def _resume(self, engine: Engine) -> None:
+        self._await(engine, engine.resume(self.operation.workflow))
+
+    def _resume_all(self, engine: Engine) -> None:
+        engine.resume_all()
+
+    def _delete(self, engine: Engine) -> None:
+        engine.delete(self.operation.workflow)
+
+    def _collect(self, engine: Engine) -> None:
+        if engine.collect_garbage(grace_s=0.0).removed:
+            self.simulation.reach("garbage was collected")
+
+    def _look(self, engine: Engine) -> None:
+        name = self.operation.workflow
+        engine.list_all()
+        engine.get_metadata(name)
+        engine.story(name)
+        progress(engine, name)
+        try:
+            engine.get_output(name)
+        except (UsageError, WorkflowFailed) as error:
+            self.simulation.scheduler.note(f"look: {type(error).__name__}")

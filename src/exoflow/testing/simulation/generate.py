@@ -1,0 +1,228 @@
+"""From a seed to a scenario: shapes, annotations, behaviours, engines, clients, faults. Much goes well in most of them."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+
+from exoflow.testing.simulation.scenario import Dag, Fault, Operation, Scenario, TaskLine, WorkflowLine
+
+_WRITES = ("fail", "unknown", "delay", "slow", "crash_before", "crash_after", "late", "pause", "power")
+_READS = ("fail", "delay", "crash_before", "crash_after")
+FAULTS: dict[str, tuple[str, ...]] = {
+    "commit": (*_WRITES, "full", "torn"),
+    "claim": _WRITES,
+    "beat": _WRITES,
+    "wish": _WRITES,
+    "delete": _WRITES,
+    "head": (*_READS, "stale"),
+    "heads": (*_READS, "stale"),
+    "owners": (*_READS, "stale"),
+    "entries": (*_READS, "flip"),
+    "blob.put": (*_WRITES, "full"),
+    "blob.flush": ("fail", "crash_before", "power", "delay"),
+    "blob.open": (*_READS, "flip", "lose"),
+    "task": ("crash", "raise", "die", "hang", "pause", "power", "jump"),
+    "effect": ("crash", "raise", "die", "hang", "pause"),
+    "task.acted": ("crash", "die", "hang", "pause", "power"),
+    "undo": ("crash", "raise", "die", "hang", "pause"),
+    "undo.done": ("crash", "raise", "die", "pause"),
+    "ask": ("crash", "raise", "die"),
+    "ask.told": ("crash", "raise", "die"),
+    "moment": ("crash", "crash", "pause", "pause", "power", "jump"),
+}
+"""What may go wrong at each point."""
+_WEIGHTS = {
+    "commit": 6,
+    "claim": 2,
+    "task": 3,
+    "effect": 3,
+    "task.acted": 4,
+    "undo": 2,
+    "undo.done": 2,
+    "moment": 6,
+    "blob.put": 2,
+    "entries": 2,
+}
+_OFTEN = {"commit": 14, "claim": 3, "beat": 8, "wish": 2, "delete": 2, "heads": 4, "owners": 6, "entries": 6, "head": 12, "moment": 500}
+
+
+def scenario(seed: int, *, faults: float = 1.0) -> Scenario:
+    """The scenario of a seed. ``faults`` scales how many there are."""
+    rng = random.Random(f"scenario {seed}")
+    engines = _engines(rng)
+    workflows = tuple(_workflow(rng, f"w{number}") for number in range(rng.choice((1, 1, 1, 1, 2, 3))))
+    size = sum(len(workflow.dag.tasks) for workflow in workflows)
+    lease_s = rng.choice((0.1, 0.5, 1.0, 1.0, 2.0))
+    return Scenario(
+        seed=seed,
+        workflows=workflows,
+        engines=engines,
+        operations=_operations(rng, workflows, len(engines)),
+        faults=_faults(rng, size, lease_s, faults),
+        policy=rng.choice(("random", "random", "priority")),
+        preempt=rng.choice((0.0, 0.05, 0.3, 0.8)),
+        lease_s=lease_s,
+        inline_bytes=rng.choice((65536, 65536, 0, 200)),
+        slots=rng.choice((1, 2, 4, 16)),
+        checked=rng.random() < 0.1,
+    )
+
+
+def _engines(rng: random.Random) -> tuple[str, ...]:
+    count = rng.choice((1, 1, 1, 2, 2, 3))
+    if rng.random() < 0.5:
+        return ("a",) * count
+    return tuple(rng.choice("ab") if number else "a" for number in range(count))
+
+
+# --- workflows -------------------------------------------------------------------------------------------------------------------
+
+
+def _workflow(rng: random.Random, name: str) -> WorkflowLine:
+    size = rng.randint(100, 200) if rng.random() < 0.003 else rng.choice((1, 2, 2, 3, 3, 4, 4, 5, 6, 8, 12))
+    return WorkflowLine(
+        name=name,
+        dag=_dag(rng, size, depth=0),
+        mode="auto" if rng.random() < 0.85 else "strict",
+        on_failure="rollback" if rng.random() < 0.2 else "keep",
+    )
+
+
+def _dag(rng: random.Random, size: int, *, depth: int) -> Dag:
+    shape = rng.choice(("chain", "random", "random", "layers", "fan", "diamonds"))
+    lines: list[TaskLine] = []
+    used: set[str] = set()
+    for index in range(size):
+        names = [line.name for line in lines]
+        ups = _ups(rng, shape, names, index, size)
+        if index == size - 1:
+            ups = list(dict.fromkeys(ups + [name for name in names if name not in used]))
+        used.update(ups)
+        cut = rng.randint(0, len(ups)) if rng.random() < 0.12 else len(ups)
+        line = _line(rng, f"t{index}", tuple(ups[:cut]), tuple(ups[cut:]), depth)
+        if depth and index == size - 1:  # its failure would stand for that of its parent, and nobody could tell whose it is
+            line = msgspec.structs.replace(line, catch=False)
+        lines.append(line)
+    return Dag(tasks=tuple(lines))
+
+
+def _ups(rng: random.Random, shape: str, names: list[str], index: int, size: int) -> list[str]:
+    if not names:
+        return []
+    if shape == "chain":
+        return [names[-1]]
+    if shape == "fan":
+        return [names[0]] if index < size - 1 else names[1:] or names
+    if shape == "layers":
+        width = 3
+        start = (index // width - 1) * width
+        return names[start : start + width] if start >= 0 else []
+    if shape == "diamonds":
+        return [names[-1]] if index % 3 == 1 else [names[-2]] if index % 3 == 2 else names[-2:]
+    return rng.sample(names, min(len(names), rng.choice((0, 1, 1, 2, 3))))
+
+
+def _line(rng: random.Random, name: str, reads: tuple[str, ...], after: tuple[str, ...], depth: int) -> TaskLine:
+    kind = rng.choice(("internal", "internal", "undoable", "committing"))
+    fields: dict[str, Any] = {
+        "kind": kind,
+        "checkpoint": rng.choice((False, True, True, "sync")),
+        "deterministic": rng.random() < 0.45,
+        "retries": rng.choice((0, 2, 3, 3)),
+        "catch": rng.random() < 0.1,
+        "executor": rng.choice(("thread", "thread", "process", "inline") if rng.random() < 0.5 else ("thread", "process")),
+    }
+    if kind == "committing" and fields["checkpoint"] is not False and rng.random() < 0.35:
+        fields["on_unknown"] = rng.choice(("ask", "ask", "fail"))
+    if rng.random() < 0.1:
+        fields["timeout_s"] = rng.choice((0.5, 1.5))
+    fields |= _behaviour(rng, fields, depth)
+    return TaskLine(name=name, reads=reads, after=after, **fields)
+
+
+def _behaviour(rng: random.Random, fields: dict[str, Any], depth: int) -> dict[str, Any]:
+    chance = rng.random()
+    if chance < 0.60:
+        return {}
+    if chance < 0.66:
+        return {"does": "nest"}
+    if chance < 0.70:
+        return {"does": "big"}
+    if chance < 0.80:
+        times = rng.choice((1, 1, 1, 2, 2, 9)) if fields["retries"] else 1
+        # An exception of a function that is not idempotent says that its work was not done.
+        late = fields.get("on_unknown", "retry") == "retry" and rng.random() < 0.5
+        return {"does": "raise", "times": times, "late": late}
+    if chance < 0.84:
+        return {"does": "hang", "times": rng.choice((1, 2)), "late": rng.random() < 0.5}
+    if chance < 0.88:
+        return {"does": "die", "times": rng.choice((1, 2, 4)), "late": rng.random() < 0.5, "executor": "process"}
+    if depth < 2 and "on_unknown" not in fields:
+        if chance < 0.96:
+            variants = 1 if fields["deterministic"] else rng.choice((1, 2, 3))
+            return {"does": "grow", "grows": tuple(_dag(rng, rng.randint(1, 3), depth=depth + 1) for _ in range(variants))}
+        if chance < 0.99:
+            return {"does": "map", "times": rng.randint(0, 2), "grows": (_dag(rng, 1, depth=depth + 2),)}
+    return {}
+
+
+# --- clients and faults ------------------------------------------------------------------------------------------------------------
+
+
+def _operations(rng: random.Random, workflows: tuple[WorkflowLine, ...], engines: int) -> tuple[Operation, ...]:
+    operations: list[Operation] = []
+
+    def add(do: Any, name: str, late_s: float) -> None:
+        at_s = rng.random() * late_s if rng.random() < 0.8 else rng.random() * late_s * 20
+        operations.append(Operation(do=do, workflow=name, engine=rng.randrange(engines), at_s=round(at_s, 4)))
+
+    for workflow in workflows:
+        name = workflow.name
+        operations.append(Operation(do="run", workflow=name, engine=rng.randrange(engines)))
+        if rng.random() < 0.25:
+            add("run", name, 0.02)
+        if rng.random() < 0.15:
+            add("wait", name, 0.02)
+        if rng.random() < 0.22:
+            add(rng.choice(("cancel", "cancel+rollback", "cancel+rollback")), name, 0.02)
+        if rng.random() < 0.1:
+            add("resume", name, 0.1)
+        if rng.random() < 0.05:
+            add("delete", name, 0.1)
+        if rng.random() < 0.1:
+            add("look", name, 0.02)
+    if rng.random() < 0.2:
+        add("resume_all", "", 0.05)
+    if rng.random() < 0.1:
+        add("collect", "", 0.02)
+    return tuple(operations)
+
+
+def _faults(rng: random.Random, size: int, lease_s: float, scale: float) -> tuple[Fault, ...]:
+    count = rng.choice((0, 1, 1, 2, 2, 3, 3, 4, 5, 6, 8, 12))
+    points = list(FAULTS)
+    weights = [_WEIGHTS.get(point, 1) for point in points]
+    burst = rng.random() < 0.4
+    first = rng.random()
+    found: dict[tuple[str, int], Fault] = {}
+    for _ in range(round(count * scale)):
+        at = rng.choices(points, weights)[0]
+        do = rng.choice(FAULTS[at])
+        often = _OFTEN.get(at, 4) * (1 + size / 8)
+        place = first + rng.random() * 0.1 if burst else rng.random() ** 1.5
+        nth = 1 + int(place * often)
+        found[at, nth] = Fault(at=at, nth=nth, do=do, much=_much(rng, do, lease_s))
+    return tuple(found.values())
+
+
+def _much(rng: random.Random, do: str, lease_s: float) -> float:
+    if do in ("delay", "slow", "pause", "late", "hang"):
+        return round(lease_s * rng.choice((0.1, 0.5, 0.9, 1.1, 2.0, 3.0)) + rng.random() * 0.01, 4)
+    if do == "jump":
+        return rng.choice((-3600.0, 3600.0, -0.5, 315_360_000.0))
+    if do in ("torn", "flip"):
+        return round(rng.random() * 8, 3)
+    return 0.0

@@ -1,0 +1,291 @@
+"""Simulated threads on one thread of the system: who goes on next is drawn from the seed, time jumps to what comes next.
+
+A :class:`Strand` is a simulated thread, a :class:`Process` is what can be killed or paused with all its strands. A strand runs until it
+calls :meth:`Scheduler.step` or :meth:`Scheduler.park`; nothing else ever switches. So a whole run is a function of its seed.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from hashlib import blake2b
+
+from exoflow.testing.simulation import greenlets
+from exoflow.testing.simulation.greenlets import Greenlet
+
+STEP_S = 20e-6
+"""Virtual seconds that each step takes, so that no loop without pauses can stop time."""
+
+
+class Killed(BaseException):
+    """Raised in a strand whose process has died: it must run no further."""
+
+
+class Process:
+    """Strands that live and die together. ``late_s`` is how far its wall clock is off."""
+
+    def __init__(self, name: str, host: str = "") -> None:
+        self.name, self.host = name, host
+        self.alive = True
+        self.paused_until = 0.0
+        self.late_s = 0.0
+        self.strands: dict[Strand, None] = {}
+        self.on_death: list[Callable[[], None]] = []
+
+
+class Strand:
+    """A simulated thread."""
+
+    __slots__ = ("greenlet", "name", "number", "parked", "priority", "process", "stopped", "ticket", "waiters", "woken")
+
+    def __init__(self, number: int, name: str, process: Process, priority: float) -> None:
+        self.number, self.name, self.process, self.priority = number, name, process, priority
+        self.greenlet: Greenlet | None = None
+        self.parked = self.woken = self.stopped = False
+        self.ticket = 0
+        self.waiters: list[Ticket] | None = []  # None: it is over
+
+
+Ticket = tuple[Strand, int]
+"""One wait of a strand; waking by it does nothing once that wait is over."""
+
+
+class Scheduler:
+    """Runs strands, one at a time. ``policy`` is "random", or "priority": the strand of the highest priority runs, and at a few steps
+    whoever runs falls to the end (which finds bugs that need one strand to be late at the right moments)."""
+
+    def __init__(self, seed: int, *, policy: str = "random", preempt: float = 0.1, changes: int = 3, horizon: int = 2000) -> None:
+        self.rng = random.Random(f"schedule {seed}")
+        self.policy, self._preempt = policy, preempt
+        self._changes = {self.rng.randrange(horizon) for _ in range(changes)} if policy == "priority" else set[int]()
+        self.now = 0.0
+        self.steps = 0
+        self.current: Strand | None = None
+        self._runnable: list[Strand] = []
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = 0
+        self._strands = 0
+        self._hub = greenlets.current()
+        self._processes: list[Process] = []
+        self._dying: list[Process] = []
+        self._streak = 0
+        self._trace = blake2b(digest_size=16)
+        self.failure: BaseException | None = None
+        self.log: list[str] | None = None
+        self.alarms: dict[int, Callable[[], None]] = {}
+        """What to do, outside any strand, just before the step of that number."""
+
+    # --- what happened -------------------------------------------------------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        """Add to the trace, whose digest two runs of one seed must share."""
+        self._trace.update(text.encode())
+        if self.log is not None:
+            who = self.current
+            self.log.append(f"{self.now:9.4f} {who.process.name if who else '-':>4} {who.name if who else '':<18} {text}")
+
+    @property
+    def trace(self) -> str:
+        return self._trace.hexdigest()
+
+    # --- called by strands ---------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Another strand may go on here."""
+        me = self.current
+        if me is not None:
+            self._require_life(me)
+            self._runnable.append(me)
+            self._switch(me)
+
+    def nudge(self) -> None:
+        """The same at a place where switching is rarely of interest: only now and then."""
+        if self.current is not None and self.rng.random() < self._preempt:
+            self.step()
+
+    def ticket(self) -> Ticket:
+        """For whoever shall wake this strand from its next :meth:`park`."""
+        assert self.current is not None, "only a strand can wait"
+        return self.current, self.current.ticket + 1
+
+    def park(self, timeout_s: float | None = None) -> bool:
+        """Wait for :meth:`wake`. False if ``timeout_s`` passed before."""
+        me = self.current
+        assert me is not None, "only a strand can wait"
+        self._require_life(me)
+        me.ticket += 1
+        me.parked, me.woken = True, False
+        if timeout_s is not None:
+            ticket = (me, me.ticket)
+            self.at(self.now + max(0.0, timeout_s), lambda: self._time_out(ticket))
+        self._switch(me)
+        return me.woken
+
+    def _time_out(self, ticket: Ticket) -> None:
+        strand, number = ticket
+        if strand.parked and strand.ticket == number:
+            strand.parked = False
+            self._runnable.append(strand)
+
+    def wake(self, ticket: Ticket) -> None:
+        """Let a parked strand go on, if it is still the wait that the ticket is for."""
+        strand, number = ticket
+        if strand.parked and strand.ticket == number:
+            strand.parked, strand.woken = False, True
+            self._runnable.append(strand)
+
+    def _switch(self, me: Strand) -> None:
+        self._hub.switch()
+        self._require_life(me)
+
+    @staticmethod
+    def _require_life(strand: Strand) -> None:
+        if strand.stopped or not strand.process.alive:
+            raise Killed
+
+    def process(self, name: str, host: str = "") -> Process:
+        """A new process, on ``host``."""
+        process = Process(name, host)
+        self._processes.append(process)
+        return process
+
+    def start(self, name: str, work: Callable[[], None], process: Process) -> Strand:
+        """A new strand of ``process`` that does ``work``."""
+        self._strands += 1
+        strand = Strand(self._strands, name, process, self.rng.random() if self.policy == "priority" else 0.0)
+
+        def body() -> None:
+            try:
+                if process.alive and not strand.stopped:
+                    work()
+            except Killed:
+                if process.alive and not strand.stopped:
+                    raise
+            except BaseException as error:
+                if process.alive and self.failure is None:
+                    self.failure = error
+            finally:
+                process.strands.pop(strand, None)
+                waiters, strand.waiters = strand.waiters, None
+                for waiter in waiters or ():
+                    self.wake(waiter)
+
+        strand.greenlet = greenlets.new(body, self._hub)
+        process.strands[strand] = None
+        self._runnable.append(strand)
+        return strand
+
+    def join(self, strand: Strand) -> None:
+        """Wait for the end of ``strand``; its own end it does not wait for."""
+        while strand.waiters is not None and strand is not self.current:
+            strand.waiters.append(self.ticket())
+            self.park()
+
+    def at(self, due: float, action: Callable[[], None]) -> None:
+        """Call ``action`` at that time, outside any strand."""
+        self._order += 1
+        heapq.heappush(self._timers, (due, self._order, action))
+
+    # --- death and pauses ----------------------------------------------------------------------------------------------------
+
+    def kill(self, process: Process) -> None:
+        """No strand of ``process`` ever runs again. If the caller is one, it ends here."""
+        if process.alive:
+            process.alive = False
+            self._dying.append(process)
+            for action in process.on_death:
+                action()
+        if self.current is not None and self.current.process is process:
+            raise Killed
+
+    def stop(self, strand: Strand) -> None:
+        """End one strand, as if its own worker process had been killed."""
+        strand.stopped = True
+        if strand is self.current:
+            raise Killed
+        if strand.parked:
+            strand.parked = False
+            self._runnable.append(strand)
+
+    def pause(self, process: Process, seconds: float) -> None:
+        """No strand of ``process`` runs for so long."""
+        process.paused_until = max(process.paused_until, self.now + seconds)
+
+    def _reap(self) -> None:
+        while self._dying:
+            process = self._dying.pop()
+            self._runnable = [strand for strand in self._runnable if strand.process is not process]
+            for strand in list(process.strands):
+                strand.parked = False
+                # Its stack is unwound at once, not when the collector comes to it; nothing that it touches on the way does anything.
+                for _ in range(100):
+                    if strand.greenlet is None or not strand.greenlet:
+                        break
+                    self.current = strand
+                    strand.greenlet.throw(Killed)
+                self.current = None
+                strand.waiters = None
+            process.strands.clear()
+
+    # --- the hub -------------------------------------------------------------------------------------------------------------
+
+    def run(self, *, steps_max: int, until: Callable[[], bool]) -> bool:
+        """Let strands run until ``until()``. False if nothing can happen any more, or ``steps_max`` steps were not enough. Raises what a
+        strand did not catch."""
+        while not until():
+            self._reap()
+            if self.failure is not None:
+                raise self.failure
+            while self._timers and (self._timers[0][0] <= self.now or not self._runnable):
+                due, _, action = heapq.heappop(self._timers)
+                self.now = max(self.now, due)
+                action()
+                if self._dying:
+                    self._reap()
+            if not self._runnable:
+                return False
+            if self.steps >= steps_max:
+                return False
+            self._go_on(self._pick())
+        return True
+
+    def _go_on(self, strand: Strand) -> None:
+        process = strand.process
+        if process.paused_until > self.now:
+            self.at(process.paused_until, lambda: self._runnable.append(strand) if process.alive else None)
+            return
+        self.steps += 1
+        self.now += STEP_S
+        if self.steps in self._changes:
+            strand.priority -= 1.0
+        alarm = self.alarms.pop(self.steps, None)
+        if alarm is not None:
+            self._runnable.append(strand)
+            alarm()
+            return
+        self.current = strand
+        assert strand.greenlet is not None
+        strand.greenlet.switch()
+        self.current = None
+
+    def _pick(self) -> Strand:
+        runnable = self._runnable
+        count = len(runnable)
+        if count == 1:
+            return runnable.pop()
+        if self.policy == "priority" and self._streak < 50:
+            best = max(range(count), key=lambda index: (runnable[index].priority, -runnable[index].number))
+            self._streak += 1
+        else:  # whoever waits must come to its turn some time
+            best = int(self.rng.random() * count)
+            self._streak = 0
+        runnable[best], runnable[-1] = runnable[-1], runnable[best]
+        return runnable.pop()
+
+    def close(self) -> None:
+        """Unwind whatever is left."""
+        for process in self._processes:
+            process.alive = False
+            self._dying.append(process)
+        self._reap()
