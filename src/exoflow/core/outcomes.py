@@ -11,9 +11,6 @@ from exoflow.core.spec.graph import Graph
 from exoflow.core.spec.ids import UNEXECUTED, derived_version, drawn_version
 from exoflow.core.spec.retry import DEATHS_MAX, delay_s, may_retry
 from exoflow.core.state import Phase, Saving, State, Task
-from exoflow.errors import DeterminismViolationError
-
-_NAMED_MAX = 5
 
 
 def succeeded(state: State, task: Task, event: ev.TaskSucceeded) -> None:
@@ -28,21 +25,13 @@ def succeeded(state: State, task: Task, event: ev.TaskSucceeded) -> None:
             return
     before, now = task.meaning, event.stored.meaning if event.stored else ""
     if (before and now and before != now and task.deterministic) or (task.kids is not None and graph != task.growth):
-        violation = DeterminismViolationError(task=task.id, first=_described(before, task.growth), second=_described(now, graph))
-        ending.block(state, task, Failure(kind="final", types=("exoflow.errors.DeterminismViolationError",), text=str(violation)))
+        text = f"{before or task.growth} before, {now or graph} now"[:500]
+        ending.block(state, task, Failure(kind="final", types=("exoflow.errors.DeterminismViolationError",), text=text))
         state.move(task, Phase.IDLE)
         return
     task.times = (event.started_ms, event.ended_ms)
     state.commands.append(Keep(task=task.id, attempt=task.attempt))
     executed(state, task, event.stored, graph)
-
-
-def _described(meaning: str, graph: Graph | None) -> str:
-    """An output in a few words: its fingerprint, or the tasks of its DAG."""
-    if graph is None:
-        return meaning or "a value"
-    names = [spec.id for spec in graph.tasks[:_NAMED_MAX]]
-    return f"a DAG of {', '.join(names)}{', …' if len(graph.tasks) > len(names) else ''}"
 
 
 def executed(state: State, task: Task, stored: Stored | None, graph: Graph | None = None) -> None:
