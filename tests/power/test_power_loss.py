@@ -18,7 +18,7 @@ from exoflow.testing.power.disk import WHOLE, Choice, Disk
 from exoflow.testing.power.judge import Truth, examine, lay_out
 from exoflow.testing.power.losses import Loss, Tally, folder, repeat, try_losses
 from exoflow.testing.power.record import RecordedFiles
-from exoflow.testing.power.workloads import STORE, WITHOUT_ENGINE, WORKLOADS, finish, record
+from exoflow.testing.power.workloads import STORE, WITHOUT_ENGINE, WORKLOADS, Finished, finish, record
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_recording_has_all_that_the_disk_holds(root: Path, workload: str) -> N
         assert examine(root / STORE, truth, truth.known, twice=True) == ([], truth.known.asked)
         if workload not in WITHOUT_ENGINE:
             lay_out(root, tree)
-            assert finish(root / STORE, truth, truth.known) == []
+            assert finish(root / STORE, truth, truth.known) == Finished()
         shutil.rmtree(root)
 
 
@@ -139,7 +139,7 @@ def test_what_a_lost_commit_leads_to_is_found_by_the_judge_of_effects(root: Path
         for lost in try_losses(recorded, 3, 1).losses:
             disk, truth = at_the_end(lost.log)
             lay_out(root, disk.tree(lost.choice))
-            found += finish(root / STORE, truth, truth.known)
+            found += finish(root / STORE, truth, truth.known).violations
         shutil.rmtree(root)
     assert any("was committed under two keys" in line or "saw draw" in line or "and again" in line for line in found), found
 

@@ -33,6 +33,8 @@ def run(states: int, *, jobs: int, first_seed: int, per_moment: int, workload: s
     total, began, told = Tally(), time.monotonic(), time.monotonic()
     for tally in _tallies(jobs, first_seed, per_moment, workload):
         total.add(tally)
+        for story in tally.stories:
+            print(story, file=sys.stderr, flush=True)
         if total.states >= states:
             break
         if time.monotonic() - told > _TELL_S:

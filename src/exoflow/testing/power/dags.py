@@ -73,13 +73,16 @@ def book(inputs: Any) -> Traced:
 
 
 @task
-def pay(inputs: Any, *_more: Any) -> Traced:
+def pay(inputs: Any, *sheets: bytes) -> Traced:
     """Committing and idempotent, the default."""
-    return _effect("pay", inputs, _work(inputs, draws=True), once=True)
+    value = _work(inputs, draws=True)
+    if any(one != _expanded("sheet", len(one)) for one in sheets):
+        ledger.torn("a sheet is not what it was")
+    return _effect("pay", inputs, value, once=True)
 
 
 @task(deterministic=True, checkpoint=False)
-def charge(inputs: Any, *_more: Any) -> Traced:
+def charge(inputs: Any) -> Traced:
     """Committing, idempotent, and never saved."""
     return _effect("charge", inputs, _work(inputs), once=True)
 
@@ -93,6 +96,7 @@ DAGS: dict[str, tuple[Callable[[], Node], dict[str, int]]] = {
     "fan": (lambda: charge.bind([pay.bind(draw.bind()) for _ in range(4)]), {"pay": 4, "charge": 1}),
     "blobs": (lambda: pay.bind([draw.bind(draw.bind(size=SMALL), size=SMALL), think.bind(size=SMALL)]), {"pay": 1}),
     "large": (lambda: pay.bind(draw.bind(book.bind(draw.bind(size=LARGE)), size=LARGE)), {"pay": 1, "book": 1}),
+    "report": (lambda: think.options(checkpoint=True).bind(pay.bind(draw.bind()), size=SMALL), {"pay": 1}),
     "shared": (lambda: pay.bind([draw.bind()], sheet.bind(SMALL), sheet.bind(SMALL + 1)), {"pay": 1}),
 }
 """How each is built, and which external outputs stand when it has succeeded."""
@@ -100,4 +104,4 @@ DAGS: dict[str, tuple[Callable[[], Node], dict[str, int]]] = {
 
 def digest_of(result: Any) -> str:
     """A result in a few characters."""
-    return " ".join(f"{one.digest} {sorted(one.seen.items())}" for one in find_traced(result))
+    return " ".join(f"{one.digest} {sorted(one.seen.items())} {hashlib.sha256(one.cargo).hexdigest()[:8]}" for one in find_traced(result))

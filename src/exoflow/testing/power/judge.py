@@ -160,7 +160,7 @@ def lay_out(root: Path, tree: Tree) -> None:
 def examine(path: Path, truth: Truth, known: Known, *, twice: bool = False) -> tuple[list[str], int]:
     """What is wrong with the store in ``path`` (points 1 to 4), and how many requests it turned out to hold."""
     try:
-        found, held = _examined(path, truth, (known.answered, known.asked), known, _probe)
+        found, held = _examined(path, truth, range(known.asked, known.answered - 1, -1), known, _probe)
         if twice and not found:
             found, _ = _examined(path, truth, (held,), known, lambda _store: [])
     except (ExoflowError, apsw.Error, OSError, AssertionError, ValueError, TypeError, LookupError) as error:
@@ -177,7 +177,7 @@ def _examined(
         names = {head.workflow_id: head for head in store.heads(limit=1_000_000) if head.workflow_id != PROBE}
         workflows = {name: _one(store, head, wishes.get(name, ""), named.get(name, set())) for name, head in names.items()}
         now = Snapshot(workflows, _owners(store))
-        held = next((count for count in sorted(set(counts), reverse=True) if truth.snapshot(count) == now), -1)
+        held = next((count for count in counts if truth.snapshot(count) == now), -1)
         if held < 0:
             found += [
                 f"of {known.asked} requests {known.answered} were answered; {line}"

@@ -115,7 +115,7 @@ def _judge(lost: Loss, tree: Tree, truth: Truth, rng: random.Random, depth: int)
         chance = rng.random()
         if chance < _FINISH:
             lay_out(root, tree)
-            found = workloads.finish(root / STORE, truth, known)
+            found = _finished(root / STORE, truth, known)
             tally.finished = 1
         elif chance < _FINISH + _RECOVER and depth < _DEPTH:
             lay_out(root, tree)
@@ -125,6 +125,12 @@ def _judge(lost: Loss, tree: Tree, truth: Truth, rng: random.Random, depth: int)
         tally.violations, tally.losses = 1, [lost]
         tally.stories = [f"{lost.log.workload} {lost.log.seed}, {lost.choice.kind}, after {len(lost.log.events)} events: {found[0]}"]
     return tally
+
+
+def _finished(path: Path, truth: Truth, known: Known) -> list[str]:
+    """What is wrong after an engine has worked on it. It may not refuse anything: nothing is damaged."""
+    done = workloads.finish(path, truth, known)
+    return [*done.violations, *(f"{name}: {type(error).__name__}: {error}" for name, error in done.refused.items())]
 
 
 def _after(recorded: Log, truth: Truth, known: Known, held: int) -> Log:
@@ -166,7 +172,7 @@ def repeat(lost: Loss) -> list[str]:
         found, _ = examine(root / STORE, truth, truth.known, twice=True)
         if not found and lost.log.workload not in WITHOUT_ENGINE:
             lay_out(root, tree)
-            found = workloads.finish(root / STORE, truth, truth.known)
+            found = _finished(root / STORE, truth, truth.known)
         return found
     finally:
         shutil.rmtree(root, ignore_errors=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,6 +17,7 @@ from exoflow.errors import InvalidStateError, WorkflowCancelledError
 from exoflow.store import sqlite, sqlite_file
 from exoflow.store.base import Head, OwnerRow, Store, Write
 from exoflow.store.sqlite import SqliteStore
+from exoflow.testing.ledger import Book
 from exoflow.testing.notebook import Notebook
 from exoflow.testing.power import log
 from exoflow.testing.power.dags import DAGS, digest_of
@@ -70,7 +71,7 @@ def _one_at_a_time(scene: Scene) -> None:
 def _with_blobs(scene: Scene) -> None:
     scene.inline_bytes = 200
     with scene.engine() as engine:
-        scene.run(engine, "blobs-1", "chain-1")
+        scene.run(engine, "blobs-1", "report-1")
 
 
 def _large(scene: Scene) -> None:
@@ -130,6 +131,14 @@ def _cancelling(scene: Scene) -> None:
             engine.cancel("saga-1", rollback=True)
         end = engine.resume_all().get("saga-1", None) or engine.run_async(DAGS["saga"][0](), name="saga-1")
         scene.tell([("saga-1", end)])
+
+
+def _rotting(scene: Scene) -> None:
+    """For ``bitrot.py``: some workflows finish, some are left where they are."""
+    scene.inline_bytes = 500
+    with scene.engine() as engine:
+        scene.run(engine, "report-1", "chain-1", "shared-1")
+        scene.run(engine, "saga-1", "shared-2", "unsaved-1", "blobs-1", "report-2")
 
 
 def _creation(scene: Scene) -> None:
@@ -206,6 +215,7 @@ WORKLOADS: dict[str, Callable[[Scene], None]] = {
     "takeover": _takeover,
     "deletion": _deletion,
     "cancelling": _cancelling,
+    "rotting": _rotting,
     "creation": _creation,
     "migration": _migration,
     "requests": _requests,
@@ -262,7 +272,7 @@ def _record(
 ) -> Log:
     recorder = Recorder(Path(before.root))
     with (
-        mock.patch.object(sqlite, "_CHECKPOINT_PAGES", rng.choice((4, 20, 1000))),
+        mock.patch.object(sqlite, "_CHECKPOINT_PAGES", 1000 if before.workload == "rotting" else rng.choice((4, 20, 1000))),
         Notebook(before.entries, on_entry=lambda entry: recorder.note(log.Happened(entry))),
         recorder.recording(),
     ):
@@ -271,6 +281,13 @@ def _record(
 
 
 # --- to the end -------------------------------------------------------------------------------------------------------------------
+
+
+class Finished(msgspec.Struct):
+    """What became of a store that an engine worked on: what is wrong, and by workflow (or "" for all) the error that kept it back."""
+
+    violations: list[str] = []
+    refused: dict[str, Exception] = {}
 
 
 def end_of(future: Any) -> str:
@@ -283,32 +300,54 @@ def end_of(future: Any) -> str:
     raise error
 
 
-def finish(path: Path, truth: Truth, known: Known) -> list[str]:
+def finish(path: Path, truth: Truth, known: Known) -> Finished:
     """Bring everything in the store at ``path`` to its end, submit again what had been submitted, and judge what came of it."""
-    submitted, deleted = _history(truth.requests[: known.asked])
-    with Notebook(truth.entries[: known.entries]) as notebook, Engine(SqliteStore(path), **_OPTIONS) as engine:
-        futures = engine.resume_all()
-        for name in submitted - deleted:
-            if name.partition("-")[0] in DAGS:
-                futures[name] = engine.run_async(DAGS[name.partition("-")[0]][0](), name=name)
-        ends = {head.workflow_id: engine.resume(head.workflow_id) for head in engine.list_all("SUCCEEDED")}
-        told = {name: end_of(future) for name, future in {**ends, **futures}.items()}
-        results = {name: future.result() for name, future in {**ends, **futures}.items() if told[name] != "cancelled"}
-    found = []
-    for name, book in notebook.books().items():
-        if name in told:
-            found += [f"{name}: {line}" for line in book.violations(*([results[name]] if name in results else []))]
-        elif name not in deleted and book.effects():
-            found.append(f"{name} had external outputs, and is not there")
+    created, deleted = _history(truth.requests[: known.asked])
+    done = Finished()
+    futures: dict[str, Any] = {}
+    told: dict[str, str] = {}
+
+    def attempt(name: str, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:  # to be judged
+            done.refused[name] = error
+
+    def work() -> None:
+        with Engine(SqliteStore(path), **_OPTIONS) as engine:
+            attempt("", lambda: futures.update(engine.resume_all()))
+            attempt("", lambda: names.update(head.workflow_id for head in engine.list_all("SUCCEEDED")))
+            for name in sorted(names - futures.keys()):
+                attempt(name, lambda name=name: futures.update({name: engine.resume(name)}))  # type: ignore[misc]
+            for name in created - deleted:
+                if name.partition("-")[0] in DAGS:
+                    dag = DAGS[name.partition("-")[0]][0]()
+                    attempt(name, lambda name=name, dag=dag: futures.update({name: engine.run_async(dag, name=name)}))  # type: ignore[misc]
+            for name, future in futures.items():
+                attempt(name, lambda name=name, future=future: told.update({name: end_of(future)}))  # type: ignore[misc]
+
+    names = set[str]()
+    with Notebook(truth.entries[: known.entries]) as notebook:
+        attempt("", work)
+    results = {name: futures[name].result() for name, end in told.items() if end != "cancelled"}
+    done.violations = [*_judged(notebook.books(), told, results, deleted, known, done.refused)]
+    return done
+
+
+def _judged(
+    books: dict[str, Book], told: dict[str, str], results: dict[str, Any], deleted: set[str], known: Known, refused: dict[str, Exception]
+) -> Iterator[str]:
+    for name, book in books.items():
+        yield from (f"{name}: {line}" for line in book.violations(*([results[name]] if name in results else [])))
+        if not (name in told or name in deleted or name in refused or "" in refused) and book.effects():
+            yield f"{name} had external outputs, and is not there"
     for name in results:
         expected = DAGS.get(name.partition("-")[0], DAGS["chain"])[1]
-        counts = notebook.books()[name].counts()
-        if counts != expected:
-            found.append(f"{name}: {counts} stand and not {expected}")
+        if (counts := books[name].counts()) != expected:
+            yield f"{name}: {counts} stand and not {expected}"
     for name, end in known.ended.items():
-        if name not in deleted and told.get(name) != end:
-            found.append(f"{name}: somebody was told that it ended with '{end}', now it is '{told.get(name)}'")
-    return found
+        if not (name in deleted or name in refused or "" in refused) and told.get(name) != end:
+            yield f"{name}: somebody was told that it ended with '{end}', now it is '{told.get(name)}'"
 
 
 def _history(requests: list[Request]) -> tuple[set[str], set[str]]:
