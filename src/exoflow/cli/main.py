@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from exoflow import __version__
+from exoflow.cli.commands.audit import audit
 from exoflow.cli.commands.cancel import cancel
 from exoflow.cli.commands.check import check
 from exoflow.cli.commands.delete import delete
@@ -106,5 +107,6 @@ app.command("cancel")(with_session(cancel))
 app.command("delete")(with_session(delete))
 app.command("gc")(with_session(collect))
 app.command("check")(with_session(check))
+app.command("audit")(with_session(audit))
 app.command("doctor")(with_session(doctor))
 app.command("version")(with_session(version))
