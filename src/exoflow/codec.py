@@ -21,7 +21,7 @@ import sys
 import types
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar, NamedTuple, NoReturn, TypeGuard
+from typing import Any, ClassVar, NamedTuple, NoReturn, Self, TypeGuard
 
 import cloudpickle  # type: ignore[import-untyped]
 from blake3 import blake3
@@ -101,6 +101,34 @@ def decode(encoded: Encoded) -> Any:
     """The value of ``encoded``. Its buffers are shared, not copied. Raises :class:`Unreadable`."""
     try:
         return pickle.loads(encoded.header, buffers=encoded.buffers)  # noqa: S301 - the store is trusted, see docs/semantics.md
+    except Exception as error:
+        raise Unreadable(f"{type(error).__name__}: {error}") from error
+
+
+class _Absent:
+    """Stands for whatever a sketch leaves out."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
+        return super().__new__(cls)
+
+    def __setstate__(self, _state: Any) -> None: ...
+
+    def __setitem__(self, _key: Any, _value: Any) -> None: ...
+
+    def append(self, _item: Any) -> None: ...
+
+
+class _Sketcher(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name) if module.startswith("exoflow.") else None
+        return found if isinstance(found, type) else _Absent
+
+
+def sketch(encoded: Encoded) -> Any:
+    """The value of ``encoded`` as far as this package's own classes and plain data go, with placeholders for the rest: no other code is
+    imported or called. Raises :class:`Unreadable`."""
+    try:
+        return _Sketcher(io.BytesIO(encoded.header), buffers=encoded.buffers).load()
     except Exception as error:
         raise Unreadable(f"{type(error).__name__}: {error}") from error
 
@@ -314,7 +342,7 @@ def code_fingerprint(function: Callable[..., Any]) -> str:
     Two fingerprints with different prefixes cannot be compared (another Python made them).
     """
     prefix = f"cp{sys.version_info[0]}{sys.version_info[1]}:"
-    inner = _function_in(function)
+    inner = function_in(function)
     if not isinstance(inner, types.FunctionType):  # a callable object or a C function: its name is all there is
         return prefix + fingerprint(f"{getattr(inner, '__module__', '')}:{getattr(inner, '__qualname__', type(inner).__qualname__)}")
     home = _module_of(inspect.unwrap(inner))
@@ -325,7 +353,7 @@ def code_fingerprint(function: Callable[..., Any]) -> str:
     for thing in found:
         part, named = _class_part(thing) if isinstance(thing, type) else _function_part(thing)
         parts.append(part)
-        for each in map(_function_in, named):
+        for each in map(function_in, named):
             if isinstance(each, (types.FunctionType, type)) and _module_of(each) == home and not any(each is other for other in found):
                 found.append(each)
         if len(parts) == _FOLLOWED_MAX:
@@ -333,7 +361,7 @@ def code_fingerprint(function: Callable[..., Any]) -> str:
     return prefix + fingerprint(tuple(parts))
 
 
-def _function_in(thing: Any) -> Any:
+def function_in(thing: Any) -> Any:
     """The function in whatever wraps it: a method, a task, a cache. (Objects are not asked for attributes: they may invent any.)"""
     while not isinstance(thing, (types.FunctionType, type)):
         if isinstance(thing, (types.MethodType, staticmethod, classmethod)):
@@ -412,7 +440,7 @@ def _class_part(cls: type) -> tuple[Any, list[Any]]:
     for name, value in vars(cls).items():
         owned = [value.fget, value.fset, value.fdel] if isinstance(value, property) else [value, getattr(value, "func", None)]
         named += owned
-        if any(isinstance(_function_in(each), types.FunctionType) for each in owned):
+        if any(isinstance(function_in(each), types.FunctionType) for each in owned):
             methods.append(name)
     return (methods, members), named
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +215,84 @@ def test_wait_does_not_resume_what_failed(exo: Any) -> None:
     got = exo("wait", "d", code=4)
     assert "in decline" in got.err, "the traceback of another process's task"
     assert exo.json("show", "d")["epoch"] == 1
+
+
+SCRIPT = """
+import dataclasses, os, sys, time
+from pathlib import Path
+import exoflow
+import beside
+
+@dataclasses.dataclass
+class Order:
+    what: str
+
+@dataclasses.dataclass
+class Receipt:
+    order: Order
+
+@exoflow.task
+def book(order, then):
+    with open("ran", "a") as ran:
+        ran.write("book\\n")
+    while not Path("gate").exists():
+        time.sleep(0.005)
+    return Receipt(order)
+
+@exoflow.task(executor="process", can_rollback=True)
+def look(receipt):
+    assert type(receipt) is Receipt, type(receipt)
+    return Receipt(Order(receipt.order.what + beside.MARK))
+
+@exoflow.task
+def say(receipt):
+    assert isinstance(receipt.order, Order)
+    return receipt
+
+if __name__ == "__main__":
+    print(exoflow.run(say.bind(look.bind(book.bind(Order("tea"), say))), name="o"))
+"""
+
+
+@pytest.fixture
+def script(exo: Any) -> Any:
+    """A script that was killed in the middle of a workflow whose arguments and outputs are of its own classes."""
+    (exo.folder / "apart").mkdir()
+    (exo.folder / "apart/beside.py").write_text("MARK = '!'\n")
+    (exo.folder / "apart/script.py").write_text(SCRIPT)
+    process = subprocess.Popen([sys.executable, "apart/script.py"], cwd=exo.folder, stdout=subprocess.PIPE, text=True)
+    exo.processes.append(process)
+    exo.began("book")
+    process.kill()
+    process.communicate()
+    exo.open_gate()
+    return exo
+
+
+RESULT = "Receipt(order=Order(what='tea!'))"
+
+
+@pytest.mark.parametrize("words", [["resume", "o"], ["wait", "o"]])
+def test_a_workflow_of_a_script_goes_on_without_it(script: Any, words: list[str]) -> None:
+    """The script is imported for its classes and tasks; then the script itself gets the result."""
+    assert script.finished(script.start(*words)).out == f"{RESULT}\n"
+    assert script.finished(script.start("resume", "o")).out == f"{RESULT}\n", "and once more, now that it has ended"
+    again = subprocess.run([sys.executable, "apart/script.py"], cwd=script.folder, capture_output=True, text=True, check=True)
+    assert again.stdout == f"{RESULT}\n"
+
+
+def test_workflows_of_scripts_are_among_all(script: Any) -> None:
+    (row,) = json.loads(script.finished(script.start("resume", "--all", "--json")).out)["workflows"]
+    assert (row["workflow_id"], row["error"], row["result"]) == ("o", None, {"order": {"what": "tea!"}})
+
+
+def test_a_workflow_of_a_script_is_cancelled_without_it(script: Any) -> None:
+    assert "cancelled o" in script.finished(script.start("cancel", "o")).out
+
+
+def test_a_script_that_cannot_be_imported_is_named(script: Any) -> None:
+    (script.folder / "apart/beside.py").unlink()
+    got = script.finished(script.start("resume", "o"), code=8)
+    assert "run that script again" in got.err
+    (script.folder / "apart/script.py").unlink()
+    assert "run that script again" in script.finished(script.start("resume", "o"), code=8).err

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from exoflow.errors import ExoflowError, UsageError
 
 if TYPE_CHECKING:
+    from exoflow.client.engine import Engine
     from exoflow.client.intake import Dag
 
 _KEYWORD = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
@@ -32,6 +33,16 @@ def import_from_here() -> None:
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
+
+
+def adopt_script(engine: Engine, *names: str) -> None:
+    """Let the script that began one of these workflows be the main one of this process, as far as that is not known without it."""
+    from exoflow.define.registry import adopt_main
+    from exoflow.runtime.recover import script_of
+
+    script = next(filter(None, (script_of(engine.store, name) for name in names)), None)
+    if script is not None:
+        adopt_main(script)
 
 
 # --- modules -------------------------------------------------------------------------------------------------------------------

@@ -6,11 +6,13 @@ register what they decorate. No stored path is resolved attribute by attribute, 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import os
 import runpy
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -117,6 +119,34 @@ def _import_main(path: str) -> None:
         raise
     finally:
         _importing_main = False
+
+
+def adopt_main(script: str) -> None:
+    """Let ``script`` be this process's main script: for the command line, which has none of its own, so that values and functions of
+    ``__main__`` are found. Nothing happens if it has adopted one already; :func:`trouble` knows why a script could not be imported."""
+    if "__mp_main__" in sys.modules or _is_running(script):
+        return
+    folder = os.path.dirname(os.path.realpath(script))
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # as Python does for a script
+    try:
+        _import_main(script)
+    except Exception as error:  # it is code of the user, and may raise anything
+        _troubles["__main__"] = f"{type(error).__name__}: {error}"
+        return
+    module = sys.modules["__main__"] = sys.modules["__mp_main__"]
+    claim_for_main(vars(module))
+
+
+def claim_for_main(namespace: Any) -> None:
+    """Let what a script defines belong to ``__main__``, as where it runs, so that what is pickled here can be loaded there."""
+    for found in list(namespace.values()):
+        value = codec.function_in(found)  # a task holds one
+        if isinstance(value, (type, types.FunctionType)) and value.__module__ == "__mp_main__":
+            with contextlib.suppress(AttributeError, TypeError):  # a metaclass may forbid it
+                value.__module__ = "__main__"
+                if isinstance(value, type):
+                    claim_for_main(vars(value))
 
 
 def require_importable(name: str, function: Callable[..., Any]) -> None:

@@ -16,6 +16,7 @@ from exoflow.define.task import Task
 from exoflow.errors import (
     CheckpointCorruptError,
     CodeChangedError,
+    ExoflowError,
     InvalidOptionError,
     InvalidStateError,
     PayloadUnreadableError,
@@ -57,6 +58,20 @@ def read_plan(store: Store, workflow_id: str, records: list[journal.Record], ent
     if not isinstance(plan, Plan):
         raise PayloadUnreadableError(what=workflow_id, reason="it is not a plan")
     return plan
+
+
+def script_of(store: Store, workflow_id: str) -> str | None:
+    """The script to which functions or arguments of the workflow belong, if any do and if that can be told without loading them."""
+    try:
+        entries = store.entries(workflow_id, seqs=(1,))
+        records = read_records(store, workflow_id, entries)
+        if not isinstance(records[0], journal.WorkflowBegan):
+            return None
+        encoded = fetch(store, workflow_id, Saved(records[0].plan, entries[0].seq, entries[0].payload))
+        plan = codec.sketch(encoded) if b"__main__" in encoded.header else None
+    except (ExoflowError, Spoiled, codec.Unreadable):
+        return None
+    return plan.main if isinstance(plan, Plan) else None
 
 
 def load(store: Store, head: Head, epoch: int, threads: Threads, *, checked: bool = False) -> Run:

@@ -18,7 +18,6 @@ import signal
 import socket
 import sys
 import threading
-import types
 from collections.abc import Callable
 from multiprocessing import spawn
 from typing import Any
@@ -27,6 +26,7 @@ import msgspec
 
 from exoflow import codec
 from exoflow.codec import Encoded
+from exoflow.define.registry import claim_for_main
 from exoflow.errors import PayloadUnreadableError, ResultNotSerializableError, WrongContextError
 from exoflow.worker import task_runner, wire
 from exoflow.worker.attempt import Grown, Outcome, Raised, Returned, TaskCall
@@ -137,17 +137,7 @@ def _find(module: str, path: str) -> Callable[..., Any]:
 
 def _import_main(where: dict[str, str]) -> None:
     spawn.prepare(where)
-    _claim_for_main(vars(sys.modules["__main__"]))
-
-
-def _claim_for_main(namespace: Any) -> None:
-    """Let what the script defines belong to ``__main__``, as in the engine, so that what is pickled here can be loaded anywhere."""
-    for value in list(namespace.values()):
-        if isinstance(value, (type, types.FunctionType)) and value.__module__ == "__mp_main__":
-            with contextlib.suppress(AttributeError, TypeError):  # a metaclass may forbid it
-                value.__module__ = "__main__"
-                if isinstance(value, type):
-                    _claim_for_main(vars(value))
+    claim_for_main(vars(sys.modules["__main__"]))
 
 
 def _die_with(lifeline: int) -> None:

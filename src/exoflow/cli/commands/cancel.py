@@ -20,6 +20,7 @@ def cancel(
     Says which external outputs stand.
     """
     from exoflow.cli.following import begin_cancel, follow
+    from exoflow.cli.loading import adopt_script
     from exoflow.cli.output import escaped
     from exoflow.core.state import Status
     from exoflow.errors import InvalidStateError, WorkflowFailed
@@ -27,6 +28,7 @@ def cancel(
     output = session.output
     with output.reserved(), session.engine() as engine:
         session.import_modules()
+        adopt_script(engine, name)
         follow(session, engine, lambda: begin_cancel(engine, name, rollback=rollback), name)
         try:  # what runs here, rollbacks above all, must come to its end before this process does
             engine.wait(name)

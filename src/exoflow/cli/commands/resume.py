@@ -76,10 +76,12 @@ def _outcomes(happened: list[str], not_happened: list[str], outcome: list[str]) 
 
 def _resume(session: Session, name: str, outcomes: dict[str, Any], on_code_change: OnCodeChange) -> Any:
     from exoflow.cli.following import follow
+    from exoflow.cli.loading import adopt_script
     from exoflow.errors import WorkflowInDoubtError
 
     with session.engine() as engine:
         session.import_modules()
+        adopt_script(engine, name)
         if outcomes:
             _require_doubt(engine, name, outcomes)
             if not engine.get_status(name).ended:
@@ -107,9 +109,12 @@ def _require_doubt(engine: Engine, name: str, outcomes: dict[str, Any]) -> None:
 
 def _resume_all(session: Session, on_code_change: OnCodeChange) -> dict[str, Future[Any]]:
     from exoflow.cli.following import follow_all
+    from exoflow.cli.loading import adopt_script
+    from exoflow.core.state import Status
 
     with session.engine() as engine:
         session.import_modules()
+        adopt_script(engine, *(head.workflow_id for head in engine.list_all(Status.PENDING, Status.RUNNING)))
         futures: dict[str, Future[Any]] = {**engine.resume_all(on_code_change=on_code_change)}
         for name, future in futures.items():
             _say_end(session, name, future)

@@ -29,11 +29,13 @@ def wait(
     If its owner is dead, it goes on here. A workflow that failed is not resumed.
     """
     from exoflow.cli.following import follow
+    from exoflow.cli.loading import adopt_script
 
     began_s = time.monotonic()
     with session.output.reserved(), session.engine() as engine:
         session.import_modules()
         engine.get_status(name)  # an unknown name is known at once
+        adopt_script(engine, name)
         _, result = follow(session, engine, lambda: _waiting(engine, name, timeout), name)
     print_result(session, name, result, took_s=time.monotonic() - began_s)
 
