@@ -64,7 +64,7 @@ def may_undo(world: World, task: Task) -> None:
                 raise Violation(f"{task.id} is rolled back before {other}, which was built on it")
     if task.condemned:
         world.reached.add("a rollback withdraws a task")
-    if not task.again and (task.condemned or world.machine.state.unwinding is not None):
+    if not (task.again or task.giving_up) and (task.condemned or world.machine.state.unwinding is not None):
         standing = _first_standing(world, task)
         if standing:
             raise Violation(f"{task.id} is rolled back before {standing}, which depends on it")
@@ -250,7 +250,7 @@ def _standing(world: World, outcome: journal.WorkflowEnded, committed: set[str])
     silent = sorted(name for name in (*effects, *intended) if name in tasks and name not in outcome.standing)
     if silent:
         raise Violation(f"{world.status}: the report does not say that effects stand: {silent}, only {outcome.standing}")
-    if outcome.undone:
+    if outcome.undone and world.status is not Status.BLOCKED:
         _undone_in_order(world)
 
 
