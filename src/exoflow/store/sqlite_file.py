@@ -97,11 +97,11 @@ def damage(error: Exception) -> str | None:
 
 def network_filesystem(path: Path, mounts: str) -> str | None:
     """The type of the network file system that holds ``path``, or None. ``mounts`` is the text of /proc/mounts."""
-    best, kind = Path("/"), ""
+    best, kind = "", ""
     for line in mounts.splitlines():
         _, point, kind_here, *_ = line.split(" ")
-        mounted = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point))
-        if path.is_relative_to(mounted) and len(mounted.parts) >= len(best.parts):  # of two mounts at one point the later one counts
+        mounted = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point).rstrip("/")
+        if f"{path}/".startswith(f"{mounted}/") and len(mounted) >= len(best):  # of two mounts at one point the later one counts
             best, kind = mounted, kind_here
     return kind if kind in _NETWORK else None
 

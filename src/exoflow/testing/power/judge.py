@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -21,7 +22,6 @@ import apsw
 import msgspec
 
 from exoflow.errors import ExoflowError
-from exoflow.store import sqlite_file
 from exoflow.store.base import Entry, Head, OwnerRow, Store, Write
 from exoflow.store.memory import MemoryStore
 from exoflow.store.sqlite import SqliteStore
@@ -149,12 +149,11 @@ def lay_out(root: Path, tree: Tree) -> None:
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True, mode=0o700)
     for path, content in tree.items():
-        target = root / path
         if content is None:
-            target.mkdir(mode=0o700)
+            os.mkdir(f"{root}/{path}", 0o700)
         else:
-            target.write_bytes(content)
-            target.chmod(0o600)
+            with open(os.open(f"{root}/{path}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb") as file:
+                file.write(content)
 
 
 def examine(path: Path, truth: Truth, known: Known, *, twice: bool = False) -> tuple[list[str], int]:
@@ -173,7 +172,7 @@ def _examined(
 ) -> tuple[list[str], int]:
     store = SqliteStore(path)
     try:
-        wishes, named, found = _inside(path)
+        wishes, named, found = _inside(store)
         names = {head.workflow_id: head for head in store.heads(limit=1_000_000) if head.workflow_id != PROBE}
         workflows = {name: _one(store, head, wishes.get(name, ""), named.get(name, set())) for name, head in names.items()}
         now = Snapshot(workflows, _owners(store))
@@ -189,18 +188,15 @@ def _examined(
         store.close()
 
 
-def _inside(path: Path) -> tuple[dict[str, str], dict[str, set[str]], list[str]]:
+def _inside(store: SqliteStore) -> tuple[dict[str, str], dict[str, set[str]], list[str]]:
     """By workflow, the wish, which a store tells only to its addressee, and the blobs that it names; and what SQLite finds wrong."""
-    db = sqlite_file.connect(path, 5.0, read_only=True)
-    try:
-        verdict = db.pragma("integrity_check")
-        wishes = dict(db.execute("SELECT workflow_id, wish FROM heads WHERE wish IS NOT NULL"))
-        named: dict[str, set[str]] = {}
-        for workflow_id, blob in db.execute("SELECT workflow_id, blob FROM named LEFT JOIN heads USING (number) WHERE blob <> '*'"):
-            named.setdefault(workflow_id, set()).add(blob)
-        return wishes, named, [] if verdict == "ok" else [f"integrity_check: {verdict}"]
-    finally:
-        db.close()
+    db = store._reader  # noqa: SLF001 - another connection would take as long as all the rest
+    verdict = db.pragma("integrity_check")
+    wishes = dict(db.execute("SELECT workflow_id, wish FROM heads WHERE wish IS NOT NULL"))
+    named: dict[str, set[str]] = {}
+    for workflow_id, blob in db.execute("SELECT workflow_id, blob FROM named LEFT JOIN heads USING (number) WHERE blob <> '*'"):
+        named.setdefault(workflow_id, set()).add(blob)
+    return wishes, named, [] if verdict == "ok" else [f"integrity_check: {verdict}"]
 
 
 def _blobs(store: Store, promised: frozenset[str]) -> list[str]:

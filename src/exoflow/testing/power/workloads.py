@@ -152,7 +152,7 @@ def _creation(scene: Scene) -> None:
 
 
 def _migration(scene: Scene) -> None:
-    """A store of the first schema is opened (see ``_age``)."""
+    """A store of the first schema is opened (see ``age``)."""
     with contextlib.closing(scene.store()) as store:
         store.commit([_birth("new"), _growth("w1", 1, scene.rng)])
 
@@ -241,13 +241,13 @@ def record(
     before = Log(workload=workload, seed=seed, root=str(root))
     if workload == "migration":
         before.requests = [log.Commit((_birth("w1"), _birth("w2")))]
-        _age(root / STORE, before.requests)
+        age(root / STORE, before.requests)
     elif workload != "creation" and rng.random() < 0.5:
         SqliteStore(root / STORE).close()
     return _record(before, WORKLOADS[workload], rng, files, tweak)
 
 
-def _age(path: Path, requests: list[Request]) -> None:
+def age(path: Path, requests: list[Request]) -> None:
     """Make a store of the first schema, as the first release would have left it."""
     with contextlib.closing(SqliteStore(path)) as store:
         for request in requests:
