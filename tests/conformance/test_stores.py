@@ -41,13 +41,6 @@ class TestSqlite(DurableStoreSuite):
         store.close()
         return open_store(store.url)
 
-    def damage_blob(self, store: Store, name: str) -> None:
-        assert isinstance(store, SqliteStore)
-        path = store.directory / name[:2] / name
-        data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 1
-        path.write_bytes(data)
-
 
 class TestSimulated(DurableStoreSuite):
     """The store of simulations, without faults."""

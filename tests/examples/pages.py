@@ -79,7 +79,8 @@ def programs_of(path: Path) -> list[Program]:
 def environment() -> dict[str, str]:
     """Of programs: this checkout, and no settings of whoever runs the tests."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("EXOFLOW_")}
-    return kept | {"PYTHONPATH": str(ROOT / "src"), "PYTEST_PLUGINS": "exoflow_pytest", "COLUMNS": "160", "NO_COLOR": "1"}
+    path = os.pathsep.join(str(ROOT / folder) for folder in ("src", "examples/third_party"))
+    return kept | {"PYTHONPATH": path, "PYTEST_PLUGINS": "exoflow_pytest", "COLUMNS": "160", "NO_COLOR": "1"}
 
 
 def run(program: Program, folder: Path) -> None:

@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,8 +37,11 @@ class BlobSuite:
     """What the blobs of every store must do; a part of StoreSuite, which has the fixture ``store``."""
 
     def damage_blob(self, store: Store, name: str) -> None:
-        """Change one byte of a stored blob behind the store's back."""
-        raise NotImplementedError
+        """Change one byte of a stored blob behind the store's back. As it is, for stores whose blobs are ``FileBlobs`` in ``directory``."""
+        path = Path(store.directory, name[:2], name)  # type: ignore[attr-defined]
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
 
     def test_a_blob_is_named_by_its_content(self, store: Store) -> None:
         blobs = store.blobs

@@ -4,7 +4,7 @@
         @pytest.fixture
         def store(self, tmp_path): ...
         def reopen(self, store): ...
-        def damage_blob(self, store, name): ...
+        def damage_blob(self, store, name): ...  # unless its blobs are FileBlobs in ``directory``
 
 :class:`StoreSuite` is for all stores; :class:`DurableStoreSuite` adds what must survive closing.
 """
@@ -69,7 +69,7 @@ def content(store: Store) -> dict[str, tuple[Head, list[Entry], list[Entry]]]:
 
 
 class StoreSuite(BlobSuite):
-    """What every store must do. Override the fixture ``store`` and :meth:`damage_blob`."""
+    """What every store must do. Override the fixture ``store`` and, unless its blobs are files, :meth:`damage_blob`."""
 
     @pytest.fixture
     def store(self) -> Iterator[Store]:
