@@ -53,7 +53,7 @@ def test_a_core_that_does_not_hold_commits_back_is_found(monkeypatch: pytest.Mon
     """A nondeterministic task that is not saved, and a commit on it. (The check uses the same rule, and so no longer refuses it.)"""
     monkeypatch.delitem(GATE, Kind.COMMITTING)
     number = next(n for n in range(CONFIGURATIONS) if configuration(n) == (sc.Line("t0"), sc.Line("t1", ("t0",), kind="committing")))
-    (broken,) = try_configuration(number, tmp_path).broken
+    broken = try_configuration(number, tmp_path).broken[0]
     assert f"repeat: python -m exoflow.testing.machine.exhaustive --first {number}" in broken
     (path,) = tmp_path.glob("*.json")
     assert len(sc.load(path).steps) == 3
