@@ -96,3 +96,16 @@ def test_who_cancels_while_an_argument_of_a_rollback_is_made_again_does_not_stop
     assert of(drill.succeed("d", saved=False), cmd.Undo) == ["u"]
     drill.undone("u")
     assert drill.status is Status.CANCELLED
+
+
+def test_a_reader_that_is_condemned_with_its_damaged_input_is_dropped_and_runs_again() -> None:
+    drill = Drill(internal("n"), internal("d", "n", det=True, save=NONE), internal("r", "d"))
+    drill.succeed("n")
+    drill.succeed("d", saved=False)
+    drill.lose("d", "n")
+    drill.inputs_lost("r", "d")
+    assert runs(drill.inputs_lost("d", spoiled=("n",))) == ["n"]
+    drill.succeed("n")
+    drill.succeed("d", saved=False)
+    drill.succeed("r")
+    assert drill.status is Status.SUCCEEDED

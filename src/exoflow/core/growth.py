@@ -156,9 +156,10 @@ def _is_on_record(task: Task) -> bool:
 
 def fold_rounds(state: State, record: RoundsDropped) -> None:
     """What is left of a loop, of whose past rounds the journal holds nothing any more."""
-    above, orphan = state.tasks.get(record.parent), state.orphans.pop(record.task, None)
+    above, orphan = state.tasks.get(record.parent), state.orphans.get(record.task)
     if above is None or above.tail is None or orphan is None:
-        return  # the rounds are still here
+        return  # the rounds are still here, or a later record says where the last one stands
+    del state.orphans[record.task]
     old, new = above.tail, Task(record.spec, above, record.task)
     state.past[above.id] = [old.id, *(kid.id for kid in old.kids or ())]  # whatever the journal still says of them
     if old.kids is not None:

@@ -36,7 +36,7 @@ def inputs_lost(state: State, task: Task, event: ev.InputsLost) -> None:
         state.move(task, Phase.IDLE)
     elif undoing:
         demand.want(state, task, Phase.UNDO_WAITING)
-    else:
+    elif task.phase is Phase.WAITING:  # and not condemned with what it read
         demand.wait_again(state, task)
 
 
