@@ -14,6 +14,7 @@ import os
 import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +69,8 @@ class Case:
     words: tuple[str, ...]
     only: str = ""
     base: type[Exception] = Exception
+    limit_s: float = 0.1
+    """Of this thread's time; whatever is wrong is found before anything long begins."""
 
 
 CASES: list[Case] = []
@@ -395,8 +398,43 @@ def cancel_of_what_has_ended(engine):
     engine.cancel("seed")
 
 
+@case(22, e.InvalidStateError, "workflow 'seed' is SUCCEEDED; nothing of it is in doubt; leave out outcomes")
+def a_verdict_on_what_has_ended(engine):
+    engine.resume("seed", outcomes={"one": True})
+
+
+@case(21, e.TaskNotFoundError, "workflow 'seed' has no task 'on'; did you mean 'one'?", base=LookupError)
+def story_of_no_task(engine):
+    engine.story("seed", "on")
+
+
 # 24: numbers
 
+
+@case(24, e.InvalidOptionError, "timeout must be a finite number of seconds from 0, or None, got '3'", base=ValueError)
+def waiting_for_a_text(engine):
+    engine.wait("seed", "3")
+
+
+@case(24, e.InvalidOptionError, "timeout must be a finite number of seconds from 0, or None, got -1", base=ValueError)
+def cancelling_before_now(engine):
+    engine.cancel("seed", timeout=-1)
+
+
+@case(24, e.InvalidOptionError, "timeout must be a finite number of seconds from 0, or None, got True", base=ValueError)
+def waiting_for_the_truth(engine):
+    engine.wait("seed", True)
+
+
+for bad in (-1, float("nan"), float("inf"), "3", None, True):
+    CASES.append(
+        Case(
+            f"24 grace {bad}",
+            lambda engine, bad=bad: engine.collect_garbage(grace_s=bad),
+            e.InvalidOptionError,
+            ("grace_s must be a finite number of seconds from 0, got",),
+        )
+    )
 for bad in (-1, True, 1.5, "3", 10**9, None):
     options(24, "retries must be a whole number from 0 to 1,000,000, got", retries=bad)
 for bad in (0, -1, float("nan"), float("inf"), True, "3", 1e12):
@@ -430,6 +468,26 @@ def an_unknown_on_failure(engine):
 @case("", e.InvalidOptionError, "on_code_change must be one of 'fail', 'accept', got 'ignore'")
 def an_unknown_on_code_change(engine):
     engine.run_async(one.bind(), on_code_change="ignore", name="new")
+
+
+@case("", e.InvalidOptionError, "on_code_change must be one of 'fail', 'accept', got 'yes'")
+def an_unknown_on_code_change_of_resume(engine):
+    engine.resume("seed", on_code_change="yes")
+
+
+@case("", e.InvalidOptionError, "on_code_change must be one of 'fail', 'accept', got True")
+def an_unknown_on_code_change_of_resume_all(engine):
+    engine.resume_all(on_code_change=True)
+
+
+@case("", e.InvalidOptionError, "outcomes must be a dict such as {\"charge\": True}, got 'happened'")
+def a_verdict_that_names_no_task(engine):
+    engine.resume("seed", outcomes="happened")
+
+
+@case(16, e.SignatureError, "task 'same': map() takes an iterable or a node, got 5")
+def a_map_over_a_number(_):
+    same.map(5)
 
 
 @case("", e.InvalidOptionError, "there is no executor 'spark'; known are 'inline', 'loop', 'process', 'thread'")
@@ -515,8 +573,10 @@ def test_each_mistake_gets_its_error_and_changes_nothing(seeded, wrong):
         seeded.delete("new")
         return
     before = everything_in(seeded.store)
+    began_s = time.thread_time()
     with pytest.raises(ExoflowError) as caught:
         wrong.do(seeded)
+    assert time.thread_time() - began_s < wrong.limit_s
     text = str(caught.value)
     assert type(caught.value) is wrong.cls, text
     assert isinstance(caught.value, wrong.base)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import datetime as dt
 import logging
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +13,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from exoflow import codec, wiring
-from exoflow.client.intake import Dag, Mode, OnExisting, OnFailure, check, made_safe, one_of, root_of, what_changed
-from exoflow.client.report import WorkflowReport, report, story
+from exoflow.client.intake import Dag, Mode, OnExisting, OnFailure, check, made_safe, one_of, root_of, seconds, what_changed
+from exoflow.client.report import WorkflowReport, report, require_task, story
 from exoflow.core import events as ev
 from exoflow.core import journal, replay
 from exoflow.core.checks import Finding
@@ -52,6 +51,7 @@ from exoflow.wiring import Parts
 from exoflow.worker.context import inside_task, inside_worker
 
 _log = logging.getLogger("exoflow")
+_CODE_CHANGES = ("fail", "accept")
 _LOOK_AGAIN_S = 0.05
 """How often a workflow that another process drives is looked at."""
 
@@ -145,7 +145,7 @@ class Engine:
         one_of("mode", mode, ("strict", "auto"))
         one_of("on_existing", on_existing, ("attach", "fail"))
         one_of("on_failure", on_failure, ("keep", "rollback"))
-        one_of("on_code_change", on_code_change, ("fail", "accept"))
+        one_of("on_code_change", on_code_change, _CODE_CHANGES)
         if name is not None and workflow_id is not None:
             raise InvalidOptionError(message="name and workflow_id mean the same; give one of them")
         given = name if name is not None else workflow_id
@@ -347,7 +347,12 @@ class Engine:
         A workflow that SUCCEEDED gives its result. Raises WorkflowNotFoundError, InvalidStateError, CodeChangedError.
         """
         self._guard()
+        one_of("on_code_change", on_code_change, _CODE_CHANGES)
+        if outcomes is not None and not isinstance(outcomes, Mapping):
+            raise InvalidOptionError(message=f'outcomes must be a dict such as {{"charge": True}}, got {outcomes!r:.60}')
         head = self._head(check_id(name))
+        if outcomes and (head.status == Status.SUCCEEDED or not Status(head.status).ended):
+            raise InvalidStateError(workflow_id=name, status=head.status, reason="nothing of it is in doubt; leave out outcomes")
         if head.status == Status.SUCCEEDED or not Status(head.status).ended:
             return self._follow(head, on_code_change)
         if head.status == Status.CANCELLED:
@@ -363,6 +368,7 @@ class Engine:
         """Go on with every unfinished workflow whose owner is dead. Those that living engines drive are left alone. Of a workflow that
         cannot go on (its code changed, its journal is damaged), the future holds the error."""
         self._guard()
+        one_of("on_code_change", on_code_change, _CODE_CHANGES)
         futures = {}
         for head in self._unfinished():
             if head.workflow_id not in self._loop.runs and self._is_free(head):
@@ -382,6 +388,7 @@ class Engine:
     def wait(self, name: str, timeout: float | None = None) -> Any:
         """The result of a workflow, whoever drives it. Raises WorkflowFailed, TimeoutError, WorkflowNotFoundError."""
         self._guard()
+        seconds("timeout", timeout, none=True)
         inside = inside_task()
         if inside is not None and inside.workflow_id == name:
             raise SelfWaitError(workflow_id=name)
@@ -415,9 +422,14 @@ class Engine:
         return report(self.store, self._head(check_id(name)))
 
     def story(self, name: str, task: str | None = None) -> str:
-        """How a task (or the workflow) got where it is: from the journal, and from memory if this engine drives it."""
-        text = story(self.store, self._head(check_id(name)).workflow_id, task)
+        """How a task (or the workflow) got where it is: from the journal, and from memory if this engine drives it.
+
+        Raises WorkflowNotFoundError, TaskNotFoundError."""
+        head = self._head(check_id(name))
+        text = story(self.store, name, task)
         run = self._loop.runs.get(name)
+        if task is not None and f"  {task}: " not in text and not (run is not None and task in run.machine.state.tasks):
+            require_task(self.store, head, task)  # tasks of a loop that went on are in the journal only
         return text if run is None else f"{text}\n{run.machine.story(task)}"
 
     def list_all(self, *statuses: str) -> list[Head]:
@@ -456,6 +468,7 @@ class Engine:
         Raises WorkflowNotFoundError, InvalidStateError (it has ended), TimeoutError.
         """
         self._guard()
+        seconds("timeout", timeout, none=True)
         head = self._head(check_id(name))
         if Status(head.status).ended:
             raise InvalidStateError(workflow_id=name, status=head.status, reason="nothing to cancel")
@@ -519,8 +532,7 @@ class Engine:
         Raises InvalidOptionError, EnvironmentFault.
         """
         self._guard()
-        if not 0 <= grace_s < math.inf:
-            raise InvalidOptionError(message=f"grace_s must be a finite number of seconds from 0, got {grace_s}")
+        seconds("grace_s", grace_s)
         return self.store.blobs.collect(grace_s=grace_s, dry_run=dry_run)
 
     def _guard(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import msgspec
@@ -55,6 +56,14 @@ def made_safe(plan: Plan, mode: Mode) -> tuple[Plan, tuple[str, ...]]:
 def one_of(name: str, value: object, known: tuple[str, ...]) -> None:
     if value not in known:
         raise InvalidOptionError(message=f"{name} must be one of {', '.join(map(repr, known))}, got {value!r:.60}")
+
+
+def seconds(name: str, value: object, *, none: bool = False) -> None:
+    """Refuse a span of time that is none. With ``none``, None (for ever) is allowed."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (is_number and 0 <= value < math.inf) and not (none and value is None):  # type: ignore[operator]
+        wanted = "a finite number of seconds from 0" + ", or None" * none
+        raise InvalidOptionError(message=f"{name} must be {wanted}, got {value!r:.60}")
 
 
 def what_changed(before: Plan, now: Plan) -> str:

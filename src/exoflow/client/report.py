@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from exoflow.core import journal, replay
 from exoflow.core.spec.annotations import Kind
 from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.state import Orphan, State, Task
+from exoflow.errors import TaskNotFoundError
 from exoflow.runtime.ownership import life_of
 from exoflow.runtime.recover import read_records
 from exoflow.store.base import Head, Store
@@ -125,6 +127,15 @@ def story(store: Store, workflow_id: str, task: str | None) -> str:
     records = read_records(store, workflow_id, entries)
     lines = [f"{entry.seq:>6}  {_in_words(record)}" for entry, record in zip(entries, records, strict=True) if _concerns(record, task)]
     return "\n".join(lines)
+
+
+def require_task(store: Store, head: Head, task: str) -> None:
+    """Raise TaskNotFoundError, with a guess at what was meant, unless the workflow has that task."""
+    names = [each.task for each in report(store, head).tasks]
+    if task not in names:
+        close = difflib.get_close_matches(str(task), names, 1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        raise TaskNotFoundError(workflow_id=head.workflow_id, what="task", task=task, hint=hint)
 
 
 def _concerns(record: journal.Record, task: str | None) -> bool:

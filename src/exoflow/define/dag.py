@@ -110,7 +110,7 @@ class InputNode:
         if isinstance(key, str) and key in kwargs:
             used.add(key)
             return kwargs[key]
-        given = f"{len(args)} positional and {sorted(kwargs)}"
+        given = ", ".join([f"{len(args)} positional"] * bool(args) + sorted(kwargs)) or "no arguments"
         raise SignatureError(
             message=f"the DAG uses {self!r}, but run() was given {given}; use InputNode() alone only for a single argument"
         )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from exoflow.define import registry
-from exoflow.define.dag import Node
+from exoflow.define.dag import InputNode, Node
 from exoflow.define.options import TaskOptions
 from exoflow.errors import InvalidOptionError, SignatureError
 
@@ -83,6 +83,8 @@ class Task(Generic[P, R]):
         from exoflow.define.plan import fan_out
 
         self._require_fit(None, *args, **kwargs)
+        if not isinstance(items, (Node, InputNode, Iterable)):
+            raise SignatureError(message=f"task '{self.label}': map() takes an iterable or a node, got {items!r:.60}")
         return Node(fan_out, (self, items, args, kwargs), {}, label=self.task_options.name or f"{self.label}_map")
 
     def __repr__(self) -> str:

@@ -46,6 +46,7 @@ from exoflow.worker.context import TaskContext
 
 _ENCODE_AT_ONCE_ITEMS = 10_000
 """Containers with more items are pickled beside the next tasks, not before them."""
+_TEXT_MAX = 2000
 _FULL_PAUSE_S = 0.5
 """How long an output waits until it is tried again to save it on a full disk."""
 
@@ -503,10 +504,15 @@ def failure_of(name: str, outcome: journal.WorkflowEnded, cause: BaseException |
         error = WorkflowBlockedError(workflow_id=name, reason=f"task '{task}': {text}" if task else text)
     else:
         type_name = failure.types[0].rpartition(".")[2] if failure is not None and failure.types else "error"
-        error = TaskFailed(workflow_id=name, task=task, attempt=outcome.attempt, error=f"{type_name}: {text}")
+        error = TaskFailed(workflow_id=name, task=task, attempt=outcome.attempt, error=f"{type_name}: {_cut(text)}")
     if failure is not None:
         error.__cause__ = exception_of(failure, cause)
     return error
+
+
+def _cut(text: str) -> str:
+    """Enough of it for a message; the exception itself has all of it."""
+    return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}… ({len(text)} characters)"
 
 
 PERFORM: dict[type, Callable[[Loop, Run, Any], None]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -12,7 +11,6 @@ from typer.core import TyperCommand
 from exoflow.cli.session import Session
 
 if TYPE_CHECKING:
-    from exoflow.client.engine import Engine
     from exoflow.client.report import TaskReport, WorkflowReport
 
 _ROWS_MAX = 200
@@ -47,26 +45,13 @@ def show(
     """
     with session.engine() as engine:
         report = engine.get_metadata(name)
-        text = _story(engine, report, story) if story is not None else ""
+        text = engine.story(name, story or None) if story is not None else ""
     if story is not None:
         _print_story(session, name, story, text)
     elif session.output.as_json:
         session.output.document(report)
     else:
         _print_report(session, report, limit)
-
-
-def _story(engine: Engine, report: WorkflowReport, task: str) -> str:
-    from exoflow.errors import TaskNotFoundError
-
-    text = engine.story(report.workflow_id, task or None)
-    if task and f"  {task}: " not in text:  # tasks of a loop that went on are in the journal only
-        names = [each.task for each in report.tasks]
-        if task not in names:
-            close = difflib.get_close_matches(task, names, 1)
-            hint = f"; did you mean '{close[0]}'?" if close else ""
-            raise TaskNotFoundError(workflow_id=report.workflow_id, what="task", task=task, hint=hint)
-    return text
 
 
 def _print_story(session: Session, name: str, task: str, text: str) -> None:
