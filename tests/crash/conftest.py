@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.crash.harness import Outcome
+from tests.crash.runs import Outcome
 
 Ask = Callable[..., Outcome]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import os
 import pickle
 import signal
@@ -13,14 +14,16 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import apsw
 import msgspec
 
 import exoflow
+from exoflow.cli.main import app
 from exoflow.client.engine import Engine
 from exoflow.core import journal
-from exoflow.errors import InvalidStateError, TaskFailed, WorkflowFailed, WorkflowInDoubtError, WorkflowNotFoundError
+from exoflow.errors import EnvironmentFault, InvalidStateError, TaskFailed, WorkflowFailed, WorkflowInDoubtError, WorkflowNotFoundError
 from exoflow.runtime.ownership import life_of
 from exoflow.runtime.run import WorkflowFuture
 from exoflow.store import sqlite_file
@@ -28,14 +31,20 @@ from exoflow.testing import ledger
 from exoflow.testing.ledger import Traced, Trap
 from tests.crash import workflows
 from tests.crash.plants import PLANTS
+from tests.crash.points import FAULTS, At, guarded
 from tests.crash.workflows import CASES, Case
 
 LIMIT_S = 20.0
 """No workflow here needs a second, so one that has not ended by then never will."""
 
+ON_CLOSING = "on closing"
+"""SQLite closes whatever the disk says. apsw then raises what was planted, since it was raised in Python."""
+
 WITHERED = "the engine is no longer what this plant was made for"
 
 WRITES = ("commit", "claim", "beat", "put")
+
+Way = Literal["run", "resume", "resume_all", "command"]
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -50,19 +59,23 @@ class Cut(msgspec.Struct, frozen=True):
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
     """A life, from outside.
 
-    ``books``: the ids of the workflows that it runs, all of the same ``case``. ``traps`` are completed with the pid. ``slow_s``: how long
-    each write to the store takes longer. ``confirms``: look at what is finished instead. ``plant``: a bug to put into the engine.
+    ``books``: the ids of the workflows that it runs, all of the same ``case``. ``via``: how it asks for them; ``command`` is the command
+    ``exoflow``, and for the first of them only. ``traps`` are completed with the pid. ``at``: a crash point to die at, or (``guarded``)
+    only count them. ``slow_s``: how long each write to the store takes longer. ``confirms``: look at what is finished instead. ``plant``:
+    a bug to put into the engine.
     """
 
     case: str
     folder: str
     books: tuple[str, ...]
     number: int
-    via: str = "run"
+    via: Way = "run"
     threads: int = 2
     inline_bytes: int = 65536
     traps: tuple[Trap, ...] = ()
     cut: Cut | None = None
+    at: At | None = None
+    guarded: bool = False
     slow_s: float = 0.0
     confirms: bool = False
     plant: str = ""
@@ -109,8 +122,12 @@ def live(orders: Orders) -> None:
         ledger.enter(orders.book, tuple(msgspec.structs.replace(trap, pid=os.getpid()) for trap in orders.traps))
         for book in orders.books:
             case.prepare(orders.home(book))
-        _write(orders, _confirm(case, orders) if orders.confirms else _strive(case, orders))
-        code = 0
+        with guarded(orders.folder, orders.number, orders.at) if orders.at or orders.guarded else contextlib.nullcontext():
+            if orders.via == "command":
+                code = _command(case, orders)
+            else:
+                _write(orders, _confirm(case, orders) if orders.confirms else _strive_or_fail(case, orders))
+                code = 0
     except BaseException:
         traceback.print_exc()
     finally:
@@ -126,26 +143,78 @@ def _plant(name: str) -> None:
         raise RuntimeError(WITHERED) from error
 
 
-def _open(orders: Orders) -> Engine:
+def _open(case: Case, orders: Orders) -> Engine:
     store = f"sqlite:{orders.folder}/store.db"
-    return Engine(store, threads=orders.threads, processes=2, inline_bytes=orders.inline_bytes, drain_s=2.0)
+    inline_bytes, lease_s = orders.inline_bytes, case.lease_s
+    return Engine(store, threads=orders.threads, processes=2, inline_bytes=inline_bytes, drain_s=2.0, lease_s=lease_s)
+
+
+def _strive_or_fail(case: Case, orders: Orders) -> tuple[Ended, int] | str:
+    """The whole of it, without leaving anything behind. What came of it, and the number of writes to the store; or the code of the error,
+    if it was a disk's."""
+    files = _files()
+    try:
+        ended = _strive(case, orders)
+    except (EnvironmentFault, apsw.Error) as fault:
+        if orders.at is None or orders.at.when not in FAULTS:
+            raise
+        return getattr(fault, "code", ON_CLOSING)
+    gc.collect()
+    left = {name: where for name, where in _files().items() if files.get(name) != where}
+    if left or threading.active_count() > 1:
+        raise AssertionError(f"a closed engine left files {left} and threads {threading.enumerate()}")
+    return ended
+
+
+def _files() -> dict[str, str]:
+    """What this process has open: descriptor and what it leads to."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one that lists them
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+    return found
+
+
+def _command(case: Case, orders: Orders) -> int:
+    """The command ``exoflow``. Returns its exit code."""
+    os.environ |= {"EXOFLOW_DRAIN_S": "2", "EXOFLOW_THREADS": str(orders.threads), "EXOFLOW_PROCESSES": "2"}
+    words = ["run", f"tests.crash.targets:{case.name}", *map(str, case.args(orders.home(orders.book)))]
+    words += ["--name", orders.book, "--store", f"sqlite:{orders.folder}/store.db"]
+    for name in ("mode", "on_failure"):
+        if name in case.options:
+            words += [f"--{name.replace('_', '-')}", case.options[name]]
+    try:
+        app(words)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
 
 
 def _strive(case: Case, orders: Orders) -> tuple[Ended, int]:
-    """The whole of it. Returns what came of it, and the number of writes to the store."""
-    engine = _open(orders)
-    calls = _Calls(engine, orders)
-    ledger.note("opened", book=orders.book)
-    futures = {book: _begin(case, orders, engine, book) for book in orders.books}
-    ledger.note("accepted", book=orders.book)
-    if case.cancels:
-        _cancel(engine, futures[orders.book])
-    results = {book: _await(case, engine, future) for book, future in futures.items()}
-    ended = {book: (str(engine.get_status(book)), result) for book, result in results.items()}
-    ledger.note("ended", book=orders.book)
-    engine.close()
+    """Returns what came of it, and the number of writes to the store."""
+    with contextlib.closing(_open(case, orders)) as engine:
+        calls = _Calls(engine, orders)
+        ledger.note("opened", book=orders.book)
+        futures = {book: _begin(case, orders, engine, book) for book in orders.books}
+        ledger.note("accepted", book=orders.book)
+        if case.cancels:
+            _cancel(case, orders, engine, futures[orders.book])
+        results = {book: _await(case, engine, future) for book, future in futures.items()}
+        ended = {book: (str(engine.get_status(book)), result) for book, result in results.items()}
+        if case.errands:
+            _run_errands(engine, orders)
+        ledger.note("ended", book=orders.book)
     ledger.note("closed", book=orders.book)
     return ended, calls.count
+
+
+def _run_errands(engine: Engine, orders: Orders) -> None:
+    """What somebody who keeps a store in order does: forget what is over."""
+    engine.run(workflows.heavy.bind(), name=f"errand-{orders.book}-{orders.number}")
+    for head in engine.list_all("SUCCEEDED"):
+        if head.workflow_id.startswith("errand-"):
+            engine.delete(head.workflow_id)
+    engine.collect_garbage(grace_s=0)
 
 
 def _begin(case: Case, orders: Orders, engine: Engine, book: str) -> WorkflowFuture:
@@ -186,12 +255,13 @@ def _await(case: Case, engine: Engine, future: WorkflowFuture) -> Any:
             raise
 
 
-def _cancel(engine: Engine, future: WorkflowFuture) -> None:
+def _cancel(case: Case, orders: Orders, engine: Engine, future: WorkflowFuture) -> None:
     future.add_done_callback(lambda _: workflows.booked.set())
     if not workflows.booked.wait(LIMIT_S):
         raise TimeoutError("the workflow never came to where it is to be cancelled")
     try:
-        engine.cancel(future.name, rollback=True)
+        with contextlib.closing(_open(case, orders)) if case.from_elsewhere else contextlib.nullcontext(engine) as canceller:
+            canceller.cancel(future.name, rollback=True)
     except InvalidStateError:
         if not future.done():
             raise
@@ -238,7 +308,7 @@ def _die_in(delay_s: float) -> None:
 
 def _confirm(case: Case, orders: Orders) -> dict[str, Confirmed]:
     """Ask again for what is finished: nothing may run, and the answer must be the same."""
-    with _open(orders) as engine:
+    with _open(case, orders) as engine:
         futures = {book: _ask_for(case, orders, engine, book) for book in orders.books}
         engine.run(workflows.think.bind(), name=f"after-{orders.book}")  # whoever begins to own something clears up after the dead
         return {book: _confirm_one(orders, engine, future) for book, future in futures.items()}

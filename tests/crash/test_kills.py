@@ -10,9 +10,10 @@ import pytest
 from tests.crash.conftest import Ask
 from tests.crash.lives import WITHERED
 from tests.crash.plants import PLANTS
+from tests.crash.test_points import MOMENTS
 from tests.crash.workflows import CASES
 
-KILLS, KILLS_WITH_PROCESSES = 10, 6
+KILLS, KILLS_WITH_PROCESSES = 36, 12
 
 
 def kills_of(workflow: str) -> int:
@@ -25,12 +26,13 @@ pytestmark = pytest.mark.slow  # processes are started and killed hundreds of ti
 
 def test_there_are_enough_of_them() -> None:
     assert len(CASES) >= 30
-    assert sum(map(kills_of, CASES)) >= 500
+    assert sum(map(kills_of, CASES)) + 2 * len(MOMENTS) >= 2_000
 
 
 @pytest.mark.parametrize("workflow", CASES)
 def test_it_survives(ask: Ask, workflow: str) -> None:
-    """At least so many kills, of the engine, of its workers, of everything at once: at random times, at effects, at writes, in recovery."""
+    """At least so many kills, of the engine, of its workers, of everything at once: at crash points, at random times, at effects, at
+    writes, in recovery."""
     outcome = ask(workflow, seed=1, kills=kills_of(workflow))
     assert not outcome.violations, "\n".join(outcome.violations)
     assert outcome.kills >= kills_of(workflow)

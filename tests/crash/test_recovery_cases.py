@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.crash.conftest import Ask
-from tests.crash.harness import Outcome
+from tests.crash.runs import Outcome
 
 pytestmark = pytest.mark.slow  # processes are started and killed
 

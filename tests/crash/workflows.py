@@ -28,7 +28,8 @@ Effects = dict[str, int]
 class Case:
     """A workflow and what is expected of it. ``effects``: how many of each name stand at the end, if not none. ``options`` are for
     ``run_async``, ``args`` for the workflow. ``ends``: its final status. ``prepare`` is called at the start of each life, ``judge`` at
-    the end; both get a folder of the workflow's own. ``in_processes``: its tasks run in worker processes."""
+    the end; both get a folder of the workflow's own. ``cancels``: it is cancelled, and perhaps ``from_elsewhere``, by another engine.
+    ``in_processes``: its tasks run in worker processes. ``errands``: other workflows are run and forgotten beside it."""
 
     name: str
     build: Callable[[], Any]
@@ -39,7 +40,15 @@ class Case:
     prepare: Callable[[Path], None] = lambda _folder: None
     judge: Callable[[Path, Any, ledger.Book], list[str]] = lambda _folder, _result, _book: []
     cancels: bool = False
+    from_elsewhere: bool = False
     in_processes: bool = False
+    errands: bool = False
+    lease_s: float = 10.0
+
+    @property
+    def by_command(self) -> bool:
+        """Whether ``exoflow run`` can start it."""
+        return not self.cancels and not self.errands and all(isinstance(arg, str) for arg in self.args(Path()))
 
 
 CASES: dict[str, Case] = {}
@@ -432,6 +441,19 @@ def saga_cancelled() -> Node:
     return pay.bind(wait_for_the_end.bind(legs))
 
 
+@case(ends="CANCELLED", cancels=True, from_elsewhere=True, lease_s=2.0)
+def saga_cancelled_from_elsewhere() -> Node:
+    """By somebody who can only leave a wish for whoever drives it, and waits until it has ended."""
+    return wait_to_be_stopped.bind(book.bind([]))
+
+
+@exoflow.task(can_rollback=True)
+async def wait_to_be_stopped(*inputs: Any) -> None:
+    work(inputs, draws=True)
+    booked.set()
+    await asyncio.Event().wait()
+
+
 # --- both counter-examples of semantics.md, section 4 ------------------------------------------------------------------------------
 
 
@@ -772,6 +794,11 @@ def heavy(*inputs: Any) -> Traced:
 @exoflow.task(deterministic=True, can_rollback=True, checkpoint=False)
 def heavy_thought(*inputs: Any) -> Traced:
     return work(inputs, cargo=150_000)
+
+
+@case(effects={"pay": 1}, errands=True)
+def errands() -> Node:
+    return pay.bind([])
 
 
 @case(effects={"pay": 1, "book": 1})
