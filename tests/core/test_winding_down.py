@@ -179,3 +179,19 @@ def test_a_rollback_waits_for_an_argument_that_was_just_about_to_be_made_again()
     drill.undone("w")
     drill.undone("u")
     assert drill.status is Status.FAILED
+
+
+@pytest.mark.parametrize("undo", [True, False])
+def test_a_cancel_that_is_on_its_way_when_a_task_fails_is_how_the_workflow_ends(undo: bool) -> None:
+    """Whoever cancelled is told that it is cancelled, so nobody may resume it as a failure."""
+    drill = Drill(undoable("u"), internal("a", "u"), internal("r", "a"))
+    drill.succeed("u")
+    drill.prompt = False
+    drill.cancel(undo=undo)
+    drill.fail("a")
+    drill.flush()
+    if undo:
+        drill.undone("u")
+        drill.flush()
+    assert drill.status is Status.CANCELLED
+    assert len(drill.recorded(journal.WorkflowEnded)) == 1

@@ -16,6 +16,8 @@ def review(state: State) -> None:
     """Append the record of the end, once nothing is under way that still belongs to the workflow."""
     if state.outcome is not None or state.status is not Status.RUNNING or state.active:
         return
+    if state.cancelling and not state.cancelled:  # it will end CANCELLED, whatever has failed meanwhile
+        return
     ending = state.ending
     if ending is None:
         if not state.cancelling:
@@ -81,6 +83,7 @@ def unwind(state: State, decision: UnwindDecided) -> None:
 
 def cancel(state: State, *, undo: bool) -> None:
     """The decision is durable: stop what runs. Effects that stand stay, unless ``undo``, or they are being undone already."""
+    state.cancelled = True
     state.ending = Ending(Status.CANCELLED, undo=undo or state.unwind is not None)
     for task in list(state.tasks.values()):
         if state.unwinding is not None and task.version != UNEXECUTED:

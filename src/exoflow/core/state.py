@@ -243,6 +243,7 @@ class State:
         self.ending: Ending | None = None
         self.unwinding: deque[Task] | None = None
         self.cancelling = False  # the decision is on its way to the store, or there
+        self.cancelled = False  # it is there
         self.undo_cancelled = False
         self.unwind: UnwindDecided | None = None  # the decision, on its way to the store or there
         self.claimed = False  # the caller holds a claim on the root
