@@ -300,6 +300,45 @@ def test_a_value_that_does_not_survive_saving_is_found():
     assert "'?'" in report.findings[0].said
 
 
+def test_an_effect_that_a_flag_of_the_users_own_holds_back_is_missing(effects):
+    """The flag is set before the mail is sent, and survives the crash that comes between."""
+    sent: list[str] = []
+
+    @exoflow.task
+    def mail(name):
+        if name not in sent:
+            sent.append(name)
+            effects.apply("mail", key=key(), value=name)
+
+    report = crash_everywhere(mail.bind("ada"), pairs=0, prepare=sent.clear)
+    assert [(finding.kind, finding.what) for finding in report.findings] == [("missing", "mail")]
+
+
+def test_a_read_that_changes_the_fake_is_seen_in_its_attributes(effects):
+    seats = Seats()
+    client = effects.wrap(seats, reads=["release"])
+
+    @exoflow.task
+    def ask():
+        client.release(f"seat {len(seats.free)}")
+
+    report = crash_everywhere(ask.bind(), pairs=0)
+    assert [(finding.kind, finding.what) for finding in report.findings] == [("state", "Seats.free")]
+
+
+@pytest.mark.slow  # a thousand retries
+def test_a_workflow_that_never_ends_is_told_and_not_waited_for(effects):
+    @exoflow.task(retries=1_000_000, backoff=1)
+    def send():
+        if effects.stands("began"):
+            raise ConnectionError
+        effects.apply("began")
+
+    report = crash_everywhere(send.bind(), only=(6,))
+    assert ("ended", "") in kinds(report)
+    assert "STUCK" in report.findings[-1].said
+
+
 # --- doubt -------------------------------------------------------------------------------------------------------------------------
 
 

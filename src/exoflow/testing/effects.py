@@ -331,6 +331,7 @@ class Wrapped:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        self._book.caller()
         found = getattr(self._fake, name)
         if not callable(found) or name in self._reads:
             return found

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -45,7 +47,7 @@ def crash_everywhere(
     Raises: what ``exoflow.run`` raises for a call that is refused.
     """
     subject = Subject(workflow, args, kwargs, {"on_failure": on_failure, "mode": mode}, prepare)
-    with set_aside():
+    with set_aside(), _quietly():
         search = _Search(subject, seed, runs_max)
         if only is not None:
             search.judged(Trial(subject, only, seed).run())
@@ -54,6 +56,18 @@ def crash_everywhere(
             search.inside_rollbacks(single)
             search.pairs(single, pairs)
     return search.report()
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """What the engine logs (what ``mode="auto"`` turned on, for example) would be there hundreds of times."""
+    log = logging.getLogger("exoflow")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 class _Search:

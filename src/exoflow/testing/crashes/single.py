@@ -18,7 +18,7 @@ from exoflow.testing.crashes.points import Life
 
 T = TypeVar("T")
 
-JUMPS_MAX = 10_000
+JUMPS_MAX = 1_000
 """So often may time jump until a run counts as one that never ends."""
 
 
