@@ -13,7 +13,7 @@ from exoflow.core import commands as cmd
 from exoflow.core import events as ev
 from exoflow.core import journal, replay
 from exoflow.core.machine import Machine
-from exoflow.core.spec.annotations import Kind
+from exoflow.core.spec.annotations import Checkpoint, Kind
 from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.state import Phase, Status, Task
 from exoflow.testing.machine.outside import Violation
@@ -41,7 +41,7 @@ def may_run(world: World, task: Task, command: cmd.Run) -> None:
         raise Violation(f"{name} starts before its intent is durable")
     if not task.condemned:
         for up in task.reads:
-            if up.read_when_saved:
+            if up.spec.annotations.checkpoint is Checkpoint.SYNC:
                 saved = world.latest.get(up.id)
                 if saved is None or not saved.landed:
                     raise Violation(f"{name} starts before the output of {up.id}, which is checkpoint=sync, is durable")

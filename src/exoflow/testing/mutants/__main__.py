@@ -43,10 +43,10 @@ def main() -> int:
         ):
             print(line(found), flush=True)
             hunts.append(found)
+            if arguments.save:
+                saved.keep([found])
     survivors = [found for found in hunts if found.seed is None]
     print(summary(hunts))
-    if arguments.save:
-        saved.keep(hunts)
     if arguments.record:
         campaign.append(Path("docs/reliability/campaigns.jsonl"), as_campaign(hunts, began, time.monotonic() - at, arguments.jobs))
     return 1 if survivors else 0
@@ -55,7 +55,7 @@ def main() -> int:
 def _hunt(mutant: Mutant, first: int, schedules_max: int, *, begins_saved: bool) -> Hunt:
     if begins_saved:
         return saved.hunt_with_saved(mutant, schedules_max)
-    return hunt(mutant, range(first, 1 << 40), schedules_max)
+    return hunt(mutant, first, schedules_max)
 
 
 def line(found: Hunt) -> str:

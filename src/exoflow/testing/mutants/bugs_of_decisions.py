@@ -50,6 +50,13 @@ DECISIONS = (
         new='struct.pack("<q", attempt)',
     ),
     Mutant(
+        name="version_ignores_inputs",
+        breaks="other inputs of a deterministic task make an output that passes for the old one",
+        module="exoflow.core.spec.ids",
+        old='return _number(struct.pack("<q", basis) + task.encode())',
+        new="return _number(task.encode())",
+    ),
+    Mutant(
         name="redraws_what_is_saved",
         breaks="a saved random number is drawn again once it is not in memory any more",
         module="exoflow.core.state",
@@ -84,6 +91,13 @@ DECISIONS = (
         module="exoflow.core.withdrawal",
         old="if not task.recorded:",
         new="if task.recorded:",
+    ),
+    Mutant(
+        name="record_on_its_way_is_not_withdrawn",
+        breaks="an output that was being saved when it was withdrawn is back after the next crash",
+        module="exoflow.core.withdrawal",
+        old="if not task.recorded:",
+        new="if not task.durable:",
     ),
     Mutant(
         name="parent_undone_before_child",
@@ -170,6 +184,13 @@ DECISIONS = (
         old="            _doubt(state, task)\n",
         new="            task.effect = False\n            demand.wait_again(state, task)\n",
     ),
+    Mutant(
+        name="doubt_outlives_the_answer",
+        breaks="a person said that it did not happen, and after the next crash it is asked again",
+        module="exoflow.core.replay",
+        old="    if where is not None:\n        where.effect = False\n\n\ndef _withdrawn(",
+        new="    del where\n\n\ndef _withdrawn(",
+    ),
     # --- memory, demand, ending --------------------------------------------------------------------------------------------------------
     Mutant(
         name="released_at_the_first_consumer",
@@ -186,10 +207,45 @@ DECISIONS = (
         new="if False and task.saving",
     ),
     Mutant(
+        name="told_before_it_is_durable",
+        breaks="somebody is told a result that is not saved",
+        module="exoflow.core.machine",
+        old="            state.commands.append(Append(",
+        new="            state.commands.append(Announce(status=status))\n            state.commands.append(Append(",
+    ),
+    Mutant(
+        name="ends_twice",
+        breaks="a workflow that has ended ends again, otherwise",
+        module="exoflow.core.ending",
+        old="if state.outcome is not None or state.status",
+        new="if state.status",
+    ),
+    Mutant(
+        name="starts_after_cancel",
+        breaks="tasks start although the workflow was cancelled, or has failed",
+        module="exoflow.core.readiness",
+        old="if state.status is not Status.RUNNING or state.winding_down:",
+        new="if state.status is not Status.RUNNING:",
+    ),
+    Mutant(
         name="saga_undone_forwards",
         breaks="when a workflow is rolled back, the first step is undone first",
         module="exoflow.core.ending",
         old="for task in reversed(upstream_first(state))",
         new="for task in upstream_first(state)",
+    ),
+    Mutant(
+        name="failures_counted_in_memory",
+        breaks="after a crash a task has all its retries again",
+        module="exoflow.core.replay",
+        old="    where.failures = record.failures\n",
+        new="",
+    ),
+    Mutant(
+        name="deaths_counted_in_memory",
+        breaks="a task that kills its worker does so for ever if the engine is restarted in between",
+        module="exoflow.core.replay",
+        old=".deaths = record.deaths",
+        new="",
     ),
 )

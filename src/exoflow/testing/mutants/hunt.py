@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import os
 import resource
 import signal
 import time
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Iterator
 
 import msgspec
 
@@ -47,26 +49,25 @@ class Hangs(BaseException):
     """A schedule took too long. Not an Exception, so that nothing on the way takes it for one."""
 
 
-def hunt(mutant: Mutant, seeds: Sequence[int] = range(1 << 40), schedules_max: int = SCHEDULES_MAX) -> Hunt:
-    """Run the schedules of ``seeds`` until one finds something in the mutant and nothing in the engine as it is."""
+def hunt(mutant: Mutant, first: int = 0, schedules_max: int = SCHEDULES_MAX) -> Hunt:
+    """Run schedules, from the seed ``first`` on, until one finds something in the mutant and nothing in the engine as it is."""
     total = Hunt(mutant=mutant.name, ring=mutant.ring)
-    while total.schedules < schedules_max and seeds:
-        part = in_child(mutant.ring, mutant, seeds, schedules_max - total.schedules)
+    while total.schedules < schedules_max:
+        part = in_child(mutant, first, schedules_max - total.schedules)
         total.schedules += part.schedules
         total.seconds += part.seconds
         if part.seed is None:
             break
-        if in_child(mutant.ring, None, [part.seed]).seed is None:
+        if in_child(mutant, part.seed, 1, sound=True).seed is None:
             total.seed, total.found = part.seed, part.found
             break
         total.sound_too.append(part.seed)
-        seeds = seeds[seeds.index(part.seed) + 1 :]
+        first = part.seed + 1
     return total
 
 
-def in_child(ring: str, mutant: Mutant | None, seeds: Sequence[int], schedules_max: int = SCHEDULES_MAX) -> Hunt:
-    """The same in a forked process, with ``mutant`` (or none) in its engine, until the first finding of any kind."""
-    name = mutant.name if mutant is not None else ""
+def in_child(mutant: Mutant, first: int, schedules_max: int, *, sound: bool = False) -> Hunt:
+    """The same in a forked process, until the first finding of any kind. With ``sound``, in the engine as it is."""
     began = time.monotonic()
     reading, writing = os.pipe()
     pid = os.fork()
@@ -75,12 +76,12 @@ def in_child(ring: str, mutant: Mutant | None, seeds: Sequence[int], schedules_m
         code = 1
         try:
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MAX, MEMORY_MAX))
-            if mutant is not None:
+            if not sound:
                 patch.apply(mutant)
-            found = run_until_found(ring, seeds, schedules_max)
-            found.mutant = name
-            os.write(writing, msgspec.json.encode(found))
+            os.write(writing, msgspec.json.encode(run_until_found(mutant, first, schedules_max)))
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     os.close(writing)
@@ -88,27 +89,28 @@ def in_child(ring: str, mutant: Mutant | None, seeds: Sequence[int], schedules_m
         said = pipe.read()
     os.waitpid(pid, 0)
     if not said:
-        raise RuntimeError(f"the hunt for {name or 'nothing'} died")
+        raise RuntimeError(f"the hunt for {mutant.name} died")
     found = msgspec.json.decode(said, type=Hunt)
     found.seconds = time.monotonic() - began
     return found
 
 
-def run_until_found(ring: str, seeds: Sequence[int], schedules_max: int) -> Hunt:
+def run_until_found(mutant: Mutant, first: int, schedules_max: int) -> Hunt:
     """In this process, with whatever engine it has."""
-    rings = importlib.import_module(RINGS)  # not at the top: only now the engine in it is the one with the bug
-    attempt, limit_s = rings.RINGS[ring]
-    found = Hunt(mutant="", ring=ring)
-    for seed in seeds:
-        try:
-            with _limited(limit_s):
-                found.schedules += attempt(seed)
-        except (Exception, Hangs) as error:
-            found.schedules += 1
-            found.seed, found.found = seed, _in_a_line(error)
-            break
-        if found.schedules >= schedules_max:
-            break
+    ring = importlib.import_module(RINGS).RINGS[mutant.ring]  # only now, because the engine in it is to be the one with the bug
+    found = Hunt(mutant=mutant.name, ring=mutant.ring)
+    with ring.open(mutant) as attempt:
+        for seed in itertools.count(first):
+            try:
+                with _limited(ring.limit_s):
+                    found.schedules += attempt(seed, schedules_max)
+            except (Exception, Hangs) as error:
+                found.schedules += getattr(error, "schedules", 1)
+                better = getattr(error, "seed", None)
+                found.seed, found.found = seed if better is None else better, _in_a_line(error)
+                break
+            if ring.once or found.schedules >= schedules_max:
+                break
     return found
 
 

@@ -6,7 +6,14 @@ import msgspec
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True):
-    """A bug. ``breaks`` says in a user's words what it would do. In ``module``, ``old`` is replaced by ``new``. ``ring`` should find it."""
+    """A bug.
+
+    Attributes:
+        breaks: what it would do, in a user's words.
+        old, new: in the source of ``module``, the one is replaced by the other.
+        ring: what should find it.
+        suite: for the ring ``suites``, its tests; for ``kills``, the only workflow that it can show in.
+    """
 
     name: str
     breaks: str
@@ -14,3 +21,4 @@ class Mutant(msgspec.Struct, frozen=True, kw_only=True):
     old: str
     new: str
     ring: str = "machine"
+    suite: str = ""

@@ -26,5 +26,4 @@ def keep(hunts: list[Hunt]) -> None:
 
 def hunt_with_saved(mutant: Mutant, schedules_max: int) -> Hunt:
     """Hunt, beginning at the seed that is kept (a change of the engine may have moved the moment to one near it)."""
-    first = read().get(mutant.name, 0)
-    return hunt(mutant, range(first, 1 << 40), schedules_max)
+    return hunt(mutant, read().get(mutant.name, 0), schedules_max)
