@@ -96,7 +96,8 @@ Ended = dict[str, tuple[str, Any]]
 
 class Confirmed(msgspec.Struct, kw_only=True):
     """What the store and a second request say of a finished workflow. ``journal``: (record, task, epoch, attempt, tasks) of each entry.
-    ``owners`` and ``locks``: rows and lock files left by the dead."""
+    ``lost_blobs``: named by the journal, but not there, after whatever no journal names was collected. ``owners`` and ``locks``: rows and
+    lock files left by the dead."""
 
     status: str
     result: Any
@@ -104,6 +105,7 @@ class Confirmed(msgspec.Struct, kw_only=True):
     journal: list[tuple[str, str, int, int, tuple[str, ...]]]
     integrity: str
     damaged_blobs: list[str]
+    lost_blobs: list[str]
     owners: int
     locks: int
     story: str
@@ -311,6 +313,7 @@ def _confirm(case: Case, orders: Orders) -> dict[str, Confirmed]:
     with _open(case, orders) as engine:
         futures = {book: _ask_for(case, orders, engine, book) for book in orders.books}
         engine.run(workflows.think.bind(), name=f"after-{orders.book}")  # whoever begins to own something clears up after the dead
+        engine.collect_garbage(grace_s=0)
         return {book: _confirm_one(orders, engine, future) for book, future in futures.items()}
 
 
@@ -325,13 +328,16 @@ def _confirm_one(orders: Orders, engine: Engine, future: WorkflowFuture) -> Conf
     path = Path(orders.folder, "store.db")
     with contextlib.closing(sqlite_file.connect(path, 5.0, read_only=True)) as reader:
         integrity = ", ".join(row[0] for row in reader.execute("PRAGMA integrity_check"))
+    named = {stored.blob for record in entries if (stored := getattr(record, "stored", None)) is not None and stored.blob is not None}
+    there = set(engine.store.blobs.names())
     return Confirmed(
         status=head.status,
         result=result,
         epoch=life_of(head.epoch),
         journal=[_facts(record) for record in entries],
         integrity=integrity,
-        damaged_blobs=[name for name in engine.store.blobs.names() if not _reads(engine, name)],
+        damaged_blobs=[name for name in there if not _reads(engine, name)],
+        lost_blobs=sorted(named - there),
         owners=len(engine.store.owners()) - 1,
         locks=len(list(Path(f"{path}-blobs", "locks").iterdir())) - 1,
         story=engine.story(future.name),

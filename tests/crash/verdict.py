@@ -38,6 +38,7 @@ def violations(case: Case, home: Path, book: Book, ends: list[tuple[str, Any]], 
     if confirmed.integrity != "ok":
         found.append(f"PRAGMA integrity_check: {confirmed.integrity}")
     found += [f"blob {name} is damaged" for name in confirmed.damaged_blobs]
+    found += [f"blob {name} is gone, although the journal names it" for name in confirmed.lost_blobs]
     if confirmed.owners or confirmed.locks:
         found.append(f"the dead left {confirmed.owners} rows and {confirmed.locks} lock files")
     return found
