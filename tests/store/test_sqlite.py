@@ -298,6 +298,11 @@ def test_without_permission(tmp_path: Path) -> None:
         answer = as_nobody(lambda: SqliteStore(file))
         assert answer.startswith("StoreOpenError")
         assert "read-only" in answer
+        file.chmod(0o600)
+        folder.chmod(0o500)
+        answer = as_nobody(lambda: SqliteStore(file))
+        assert answer.startswith("StoreOpenError")
+        assert "its folder is read-only" in answer
         folder.chmod(0o000)
         answer = as_nobody(lambda: SqliteStore(file))
         assert answer.startswith("StoreOpenError")
@@ -657,6 +662,22 @@ print(len(refused), done)
     store = SqliteStore(path)
     assert bodies_of(store) == [*(b"%d" % number * 1000 for number in range(done)), b"last"]
     assert len(list(store.blobs.names())) == 1
+    store.close()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_is_removed_while_it_is_open(path: Path, replaced: bool) -> None:
+    """SQLite would go on, with a file that nobody will find again."""
+    store = SqliteStore(path)
+    store.commit([creation("w", b"1")])
+    path.unlink()
+    if replaced:
+        path.touch(0o600)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="removed or replaced"):
+            store.commit([appending("w", b"2")])
+    with pytest.raises(StoreUnavailable, match="removed or replaced"):
+        store.head("w")
     store.close()
 
 

@@ -143,6 +143,7 @@ class SqliteStore:
         self._writing, self._reading = threading.Lock(), threading.Lock()
         self._writer = sqlite_file.connect(self.path, busy_timeout_s)
         self._reader = sqlite_file.connect(self.path, busy_timeout_s, read_only=True)
+        self._identity = sqlite_file.identity(self.path)
         self._log = _Log()
         self._writer.set_wal_hook(self._log)
 
@@ -228,6 +229,7 @@ class SqliteStore:
                     continue
                 except _FAULTS as error:
                     raise self._fault(error, self._writer) from error
+                self._check_place()
                 self._checkpoint()
                 return result
         raise StoreUnavailable(store=self.url, reason="another process keeps it locked")
@@ -243,6 +245,12 @@ class SqliteStore:
             if db.in_transaction:
                 with contextlib.suppress(apsw.Error):  # the first error is the one that says what happened
                     db.execute("ROLLBACK")
+
+    def _check_place(self) -> None:
+        """The system lets us write to a file that was removed: what is committed to it is gone with it, so it must not be acknowledged."""
+        if sqlite_file.identity(self.path) != self._identity:
+            self._broken = "its file was removed or replaced while it was open"
+            self._check()
 
     def _checkpoint(self) -> None:
         """Move the log into the file when it has grown. SQLite would do it by itself, but would not tell if a flush failed."""

@@ -81,6 +81,14 @@ def connect(path: Path, busy_timeout_s: float, *, read_only: bool = False) -> ap
         raise _open_fault(path, error) from error
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file is at ``path``, if any."""
+    try:
+        return _identity(path.stat())
+    except OSError:
+        return None
+
+
 def code_of(error: Exception) -> int:
     """SQLite's detailed code."""
     return getattr(error, "extendedresult", 0)
@@ -117,6 +125,8 @@ def _open_fault(path: Path, error: apsw.Error) -> StoreOpenError | StoreCorruptE
         return StorageFullError(store=f"sqlite:{path}", reason=str(error))
     if isinstance(error, apsw.BusyError):
         return _refused(path, "another process keeps it locked")
+    if isinstance(error, apsw.ReadOnlyError):
+        return _refused(path, "permission denied: its folder is read-only for this user, and SQLite has to make files beside it")
     if what := damage(error):
         return StoreCorruptError(store=f"sqlite:{path}", what=what)
     return _refused(path, str(error))
