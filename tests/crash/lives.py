@@ -96,8 +96,8 @@ Ended = dict[str, tuple[str, Any]]
 
 class Confirmed(msgspec.Struct, kw_only=True):
     """What the store and a second request say of a finished workflow. ``journal``: (record, task, epoch, attempt, tasks) of each entry.
-    ``lost_blobs``: named by the journal, but not there, after whatever no journal names was collected. ``owners`` and ``locks``: rows and
-    lock files left by the dead."""
+    ``lost_blobs``: named by the journal, but not there, after whatever no journal names was collected. ``owners``, ``locks`` and
+    ``temps``: rows and files left by the dead."""
 
     status: str
     result: Any
@@ -108,6 +108,7 @@ class Confirmed(msgspec.Struct, kw_only=True):
     lost_blobs: list[str]
     owners: int
     locks: int
+    temps: list[str]
     story: str
 
 
@@ -189,6 +190,8 @@ def _command(case: Case, orders: Orders) -> int:
         app(words)
     except SystemExit as end:
         return int(end.code or 0)
+    except KeyboardInterrupt:  # before or after it listens
+        return 128 + signal.SIGINT
     return 0
 
 
@@ -340,6 +343,7 @@ def _confirm_one(orders: Orders, engine: Engine, future: WorkflowFuture) -> Conf
         lost_blobs=sorted(named - there),
         owners=len(engine.store.owners()) - 1,
         locks=len(list(Path(f"{path}-blobs", "locks").iterdir())) - 1,
+        temps=[left.name for left in Path(f"{path}-blobs").glob("tmp-*")],
         story=engine.story(future.name),
     )
 

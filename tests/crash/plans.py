@@ -125,8 +125,13 @@ def _signals(rng: random.Random) -> tuple[int, ...]:
     return rng.choice(((asking,), (asking,), (asking, signal.SIGTERM), (asking, signal.SIGKILL), (signal.SIGTERM, signal.SIGTERM)))
 
 
-def told(*, slow_s: float = 0.0, cut: dict[str, Any] | None = None, at: dict[str, Any] | None = None, **trap: Any) -> Plan:
-    """A plan from JSON: the fields of a Trap, of a Cut or of an At, and how slow the store is."""
+def told(
+    *, slow_s: float = 0.0, cut: dict[str, Any] | None = None, at: dict[str, Any] | None = None, signals: tuple[int, ...] = (), **trap: Any
+) -> Plan:
+    """A plan from JSON: the fields of a Trap, of a Cut or of an At, and how slow the store is; or signals, and at which ``share`` of a run
+    they come."""
+    if signals:
+        return Plan("signal", trap["share"], "engine", signals=signals)
     if at is not None:
         return Plan("told", 0.0, "engine", at=msgspec.convert(at, At), slow_s=slow_s)
     if cut is not None:

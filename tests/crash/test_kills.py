@@ -38,6 +38,19 @@ def test_it_survives(ask: Ask, workflow: str) -> None:
     assert outcome.kills >= kills_of(workflow)
 
 
+ASKING = {"SIGTERM": [15], "SIGHUP": [1], "SIGINT": [2], "SIGTERM twice": [15, 15], "SIGTERM, then SIGKILL": [15, 9], "both": [1, 15]}
+
+
+@pytest.mark.parametrize("workflow", ["saga_withdrawn", "large_outputs", "async_tasks", "process_chain"])
+@pytest.mark.parametrize("signals", ASKING)
+def test_it_survives_to_be_told_to_end(ask: Ask, workflow: str, signals: str) -> None:
+    """The command, at five moments, one life after the other. Where it ends in good order it leaves no lock."""
+    for shares in ((0.4, 0.6, 0.8), (1.0, 0.2)):
+        outcome = ask(workflow, traps=[{"signals": ASKING[signals], "share": 10 * share} for share in shares])
+        assert not outcome.violations, "\n".join(outcome.violations)
+        assert outcome.signals >= 1
+
+
 # --- whoever finds nothing must be able to find something ----------------------------------------------------------------------------
 
 SLOW = {"slow_s": 0.1}  # whatever may go on while a write is under way does

@@ -39,8 +39,8 @@ def violations(case: Case, home: Path, book: Book, ends: list[tuple[str, Any]], 
         found.append(f"PRAGMA integrity_check: {confirmed.integrity}")
     found += [f"blob {name} is damaged" for name in confirmed.damaged_blobs]
     found += [f"blob {name} is gone, although the journal names it" for name in confirmed.lost_blobs]
-    if confirmed.owners or confirmed.locks:
-        found.append(f"the dead left {confirmed.owners} rows and {confirmed.locks} lock files")
+    if confirmed.owners or confirmed.locks or confirmed.temps:
+        found.append(f"the dead left {confirmed.owners} rows, {confirmed.locks} lock files and {confirmed.temps}")
     return found
 
 
