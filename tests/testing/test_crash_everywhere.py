@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import random
 import uuid
 from pathlib import Path
@@ -12,7 +13,11 @@ import pytest
 import exoflow
 from exoflow import current_task
 from exoflow.errors import InvalidOptionError, UnsafeWorkflowError
+from exoflow.executors.base import Executor
+from exoflow.store.base import BlobStore, Store
 from exoflow.testing import Effects, Report, crash_everywhere
+from exoflow.testing.crashes.points import WORDS
+from exoflow.testing.crashes.trial import Subject, Trial
 
 
 @pytest.fixture
@@ -558,3 +563,31 @@ def test_what_cannot_be_wrapped_is_refused(effects, tmp_path: Path):
             effects.wrap(holder)
     with pytest.raises(InvalidOptionError, match="no method 'give_back'"):
         effects.wrap(Bank(), undo={"give_back": "charge"})
+
+
+# --- nothing is forgotten ------------------------------------------------------------------------------------------------------------
+
+NO_PLACE_TO_CRASH = {
+    "Store": {"head", "heads", "entries", "owners", "close", "delete", "beat", "wish"},
+    "BlobStore": {"open", "names", "collect"},
+    "Executor": {"stop", "close"},
+}
+"""What only looks, or what no run of a workflow calls. Everything else has a place to crash before it and one after it."""
+
+
+@pytest.mark.parametrize(("seam", "kinds"), [(Store, {"commit", "claim"}), (BlobStore, {"put"}), (Executor, {"submit"})])
+def test_every_operation_of_a_seam_has_a_place_to_crash_or_a_reason_not_to(seam, kinds):
+    operations = {name for name, thing in vars(seam).items() if inspect.isfunction(thing) and not name.startswith("_")}
+    assert operations == kinds | NO_PLACE_TO_CRASH[seam.__name__]
+
+
+def test_all_kinds_of_places_are_reached(effects):
+    """With two crashes: in the first life, and where that leads to."""
+    hold = exoflow.task(rollback=lambda data: effects.undo("hold"))(lambda data: effects.apply("hold"))
+    pay = exoflow.task(on_unknown=lambda held: effects.stands("pay"))(lambda held: effects.apply("pay"))
+    dag = pay.bind(hold.bind(bytes(100_000)))
+    subject = Subject(dag, (), {}, {})
+    places = {(point.kind, point.when) for point in Trial(subject).run().lives[0].trace}
+    for number in range(1, len(Trial(subject).run().lives[0].trace) + 1):
+        places |= {(point.kind, point.when) for point in Trial(subject, (number,)).run().lives[-1].trace}
+    assert places == set(WORDS)

@@ -12,7 +12,7 @@ from exoflow.testing.effects import SimulatedCrash
 Kind = Literal["task", "rollback", "on_unknown", "effect", "commit", "blob", "claim"]
 When = Literal["before", "after", "lost"]
 
-_WORDS: dict[tuple[Kind, When], str] = {
+WORDS: dict[tuple[Kind, When], str] = {
     ("task", "before"): "right before task '{task}' (attempt {attempt}) began",
     ("task", "after"): "right after task '{task}' (attempt {attempt}) had returned, before its output was known to anybody",
     ("rollback", "before"): "right before the rollback of '{task}' (attempt {attempt}) began",
@@ -41,7 +41,7 @@ class Point(msgspec.Struct, frozen=True):
     what: str = ""
 
     def __str__(self) -> str:
-        return _WORDS[self.kind, self.when].format(task=self.task, attempt=self.attempt, what=self.what)
+        return WORDS[self.kind, self.when].format(task=self.task, attempt=self.attempt, what=self.what)
 
 
 class Life:
