@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import tomllib
@@ -52,6 +53,11 @@ def load(**given: Any) -> Settings:
         if text:
             values[name] = text
     values.update({name: value for name, value in given.items() if value is not None})
+    for name in values:
+        if name not in Settings.__struct_fields__:
+            close = difflib.get_close_matches(name, Settings.__struct_fields__, 1)
+            guess = f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(Settings.__struct_fields__)}"
+            raise InvalidOptionError(message=f"settings: there is no '{name:.60}'{guess} (from {_SOURCES})")
     try:
         settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:

@@ -596,6 +596,33 @@ def test_codes_are_unique():
     assert len(set(own)) == len(own)
 
 
+# settings
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"thraeds": 1}, "there is no 'thraeds'; did you mean 'threads'?"),
+        ({"colour": "red"}, "there is no 'colour'; known are store, threads, "),
+        ({"threads": -1}, "threads must be a whole number from 0 (0: as many as suit the machine), got -1"),
+        ({"threads": "many"}, "Expected `int`, got `str` - at `$.threads`"),
+        ({"lease_s": float("nan")}, "lease_s must be a finite number of seconds > 0, got nan"),
+        ({"payload_limit": 0}, "payload_limit must be a whole number from 1, got 0"),
+    ],
+)
+@pytest.mark.parametrize("how", ["argument", "pyproject"])
+def test_settings_that_mean_nothing(given, words, how, tmp_path):
+    """Where they came from is said as well; nothing is made on the disk."""
+    ((name, value),) = given.items()
+    if how == "pyproject":
+        Path("pyproject.toml").write_text(f"[tool.exoflow]\n{name} = {json.dumps(value) if isinstance(value, str) else value}\n")
+    with pytest.raises(e.InvalidOptionError) as caught:
+        exoflow.Engine(**given if how == "argument" else {})
+    assert words in str(caught.value)
+    assert "(from arguments, EXOFLOW_… variables or [tool.exoflow])" in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["pyproject.toml"] * (how == "pyproject")
+
+
 # 25, 26: stores
 
 
