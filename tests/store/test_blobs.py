@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import secrets
 import stat
 import subprocess
@@ -433,9 +434,11 @@ def test_the_age_of_a_blob_counts_from_when_it_was_put_last(blobs: FileBlobs, co
 
 
 def test_of_many_puts_without_a_record_the_oldest_are_protected_by_their_age_alone(
-    blobs: FileBlobs, collector: FileBlobs, monkeypatch: pytest.MonkeyPatch
+    collector: FileBlobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_PINS_MAX", 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(resource, "getrlimit", lambda _: (47, 47))  # not many files may be open
+        blobs = FileBlobs(collector.directory)
     names = [blobs.put([b"%d" % number]) for number in range(8)]
     assert collector.collect(grace_s=3600).removed == 0
     assert collector.collect(grace_s=0) == Collected(removed=3, size_bytes=3, spared=5)

@@ -19,6 +19,7 @@ import math
 import mmap
 import os
 import re
+import resource
 import secrets
 import stat
 import threading
@@ -104,10 +105,12 @@ def make_folders(path: Path, files: Files) -> None:
 
 
 class _Pins:
-    """Descriptors of the blobs that were put and that no answered write has named, each with a shared lock. At most 256: beyond that the
-    oldest are let go, and are protected by their age alone."""
+    """Descriptors of the blobs that were put and that no answered write has named, each with a shared lock. At most 256, or an eighth of
+    what this process may open: beyond that the oldest are let go, and are protected by their age alone."""
 
     def __init__(self) -> None:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._max = _PINS_MAX if soft == resource.RLIM_INFINITY else min(_PINS_MAX, max(soft // 8, 1))
         self._held: dict[str, list[int]] = {}
         self._count = 0
         self._mutex = threading.Lock()
@@ -116,7 +119,7 @@ class _Pins:
         with self._mutex:
             self._held.setdefault(name, []).append(fd)
             self._count += 1
-            while self._count > _PINS_MAX:
+            while self._count > self._max:
                 self._drop(next(iter(self._held)))
 
     def drop(self, names: Iterable[str]) -> None:
