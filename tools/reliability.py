@@ -27,6 +27,7 @@ RINGS = {
     "simulation": "The whole engine, several at once, on virtual time, with faulty store, blobs, executors and clocks.",
     "kills": "Real processes on SQLite, killed with SIGKILL at crash points and random times.",
     "power-loss": "Disks rebuilt as a power loss may leave them, opened and gone on with.",
+    "bit-rot": "Stores in the middle of their work, of which one byte changes.",
     "crash-everywhere": "Example workflows with a crash before, inside and after every task, effect and commit.",
 }
 SCHEDULES_MAX = 50_000
