@@ -24,9 +24,6 @@ class Refusal(Exception):
 class Stage:
     """Where functions act. ``point`` lets faults happen there; ``die`` ends the worker of the attempt that calls it."""
 
-    now: Stage | None = None
-    """Where the tasks of the running simulation act: functions are found by name, so this cannot be an argument."""
-
     def __init__(self, scheduler: Scheduler, point: Callable[[str], str], die: Callable[[], None], reach: Callable[[str], None]) -> None:
         self.scheduler, self._point, self._die, self._reach = scheduler, point, die, reach
         self.chronicles: dict[str, Chronicle] = {}
@@ -159,26 +156,29 @@ def values_in(given: Any, path: str) -> Iterator[Value]:
         raise AssertionError(f"the output of {path} came as {given!r:.200}")
 
 
-def _stage() -> Stage:
-    stage = Stage.now
-    assert stage is not None, "simulated tasks run in simulations only"
-    return stage
+class Here:
+    """Where the tasks of the running simulation act: functions are found by name, so this cannot be an argument."""
+
+    stage: Stage
+
+
+HERE = Here()
 
 
 def undo(path: str, parent: Value | None, *inputs: Any) -> None:
     """The rollback of every simulated task that has one."""
-    _stage().undo(path, parent, inputs)
+    HERE.stage.undo(path, parent, inputs)
 
 
 def ask(path: str, parent: Value | None, *inputs: Any) -> Any:
     """The ``on_unknown`` of every simulated task that has one."""
-    return _stage().ask(path, parent, inputs)
+    return HERE.stage.ask(path, parent, inputs)
 
 
 @task(name="exoflow-simulated")
 def act(path: str, parent: Value | None, *inputs: Any) -> Any:
     """The function of every simulated task."""
-    return _stage().act(path, parent, inputs)
+    return HERE.stage.act(path, parent, inputs)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -71,7 +71,10 @@ class Slot:
         self.leave.wait()
         owner = engine._owner.id  # noqa: SLF001 - to see what is left of it
         engine.close()
-        scheduler.park(0.05)  # clients that were at it come to their end
+        patience = 100
+        while engine._loop.runs and patience:  # noqa: SLF001 - whoever is at it, in a function perhaps, comes to an end
+            scheduler.park(0.05)
+            patience -= 1
         if not simulation.violations:
             self._check_closed(simulation, engine)
         self.left_owner = owner if simulation.calm else ""

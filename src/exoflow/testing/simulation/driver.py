@@ -29,7 +29,7 @@ from exoflow.runtime.recover import read_end
 from exoflow.settings import Settings
 from exoflow.store.base import Head, Write
 from exoflow.testing.oracle import Chronicle, Execution, Value, Violation
-from exoflow.testing.simulation.acting import Stage, values_in
+from exoflow.testing.simulation.acting import HERE, Stage, values_in
 from exoflow.testing.simulation.clients import HELPABLE, RESUMES_MAX, Client, Slot
 from exoflow.testing.simulation.executor import SimExecutor
 from exoflow.testing.simulation.scenario import Dag, Fault, Scenario
@@ -86,13 +86,12 @@ class Simulation(Watcher):
         self.helped: dict[str, int] = {}
         self.damaged: set[str] = set()
         """Workflows of which a client was told that they are damaged beyond repair."""
-        self._finished = False
         self.driver = self.scheduler.process("sim")
         self.slots = [Slot(number, host) for number, host in enumerate(scenario.engines)]
         self.clients = [Client(self, operation) for operation in scenario.operations]
         for fault in scenario.faults:
             if fault.at == "moment":
-                self.scheduler.alarms[fault.nth] = lambda fault=fault: self._moment(fault)  # type: ignore[misc]
+                self.scheduler.alarm(fault.nth, lambda fault=fault: self._moment(fault))  # type: ignore[misc]
 
     def _chronicle(self, name: str) -> Chronicle:
         chronicle = Chronicle(name, lambda path: self.stage.specs[name][path], self.violated)
@@ -101,6 +100,7 @@ class Simulation(Watcher):
 
     def violated(self, invariant: str, workflow: str, story: str) -> None:
         self.violations.append(Violation(invariant, workflow, story))
+        self.scheduler.done = True
         self.scheduler.note(f"VIOLATION {invariant} {workflow}: {story}")
 
     def reach(self, situation: str) -> None:
@@ -271,7 +271,7 @@ class Simulation(Watcher):
             self.scheduler.park(0.05)
         if not self.violations:
             self._judge()
-        self._finished = True
+        self.scheduler.done = True
 
     def _all_at_rest(self) -> bool:
         return all(head.workflow_id in self.damaged or self._rests(head) for head in self.disk.truth.heads())
@@ -402,13 +402,13 @@ class Simulation(Watcher):
 
     def run(self) -> Outcome:
         """From the first step to the verdict."""
-        Stage.now = self.stage
+        HERE.stage = self.stage
         log = logging.getLogger("exoflow")
         level = log.level
         log.setLevel(logging.CRITICAL)
         try:
             self.scheduler.start("director", self._direct, self.driver)
-            ended = self.scheduler.run(steps_max=STEPS_MAX, until=lambda: self._finished or bool(self.violations))
+            ended = self.scheduler.run(steps_max=STEPS_MAX)
             if not ended and not self.violations:
                 self.violated("I9", "", "nothing can happen any more" if self.scheduler.steps < STEPS_MAX else "it never comes to an end")
         except Exception as error:
@@ -418,7 +418,6 @@ class Simulation(Watcher):
         finally:
             trace = self.scheduler.trace
             self.scheduler.close()
-            Stage.now = None
             log.setLevel(level)
         return Outcome(
             violations=self.violations,

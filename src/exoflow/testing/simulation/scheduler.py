@@ -39,12 +39,18 @@ class Strand:
 
     __slots__ = ("greenlet", "name", "number", "parked", "priority", "process", "stopped", "ticket", "waiters", "woken")
 
+    greenlet: Greenlet
+
     def __init__(self, number: int, name: str, process: Process, priority: float) -> None:
         self.number, self.name, self.process, self.priority = number, name, process, priority
-        self.greenlet: Greenlet | None = None
         self.parked = self.woken = self.stopped = False
         self.ticket = 0
         self.waiters: list[Ticket] | None = []  # None: it is over
+
+    def require_life(self) -> None:
+        """Raise Killed if it must run no further."""
+        if self.stopped or not self.process.alive:
+            raise Killed
 
 
 Ticket = tuple[Strand, int]
@@ -58,7 +64,10 @@ class Scheduler:
     def __init__(self, seed: int, *, policy: str = "random", preempt: float = 0.1, changes: int = 3, horizon: int = 2000) -> None:
         self.rng = random.Random(f"schedule {seed}")
         self.policy, self._preempt = policy, preempt
-        self._changes = {self.rng.randrange(horizon) for _ in range(changes)} if policy == "priority" else set[int]()
+        self._random = self.rng.random
+        self._special: dict[int, Callable[[], None]] = {}
+        if policy == "priority":
+            self._special.update((self.rng.randrange(horizon), self._demote) for _ in range(changes))
         self.now = 0.0
         self.steps = 0
         self.current: Strand | None = None
@@ -73,8 +82,7 @@ class Scheduler:
         self._trace = blake2b(digest_size=16)
         self.failure: BaseException | None = None
         self.log: list[str] | None = None
-        self.alarms: dict[int, Callable[[], None]] = {}
-        """What to do, outside any strand, just before the step of that number."""
+        self.done = False
 
     # --- what happened -------------------------------------------------------------------------------------------------------
 
@@ -95,13 +103,14 @@ class Scheduler:
         """Another strand may go on here."""
         me = self.current
         if me is not None:
-            self._require_life(me)
+            me.require_life()
             self._runnable.append(me)
-            self._switch(me)
+            self._hub.switch()
+            me.require_life()
 
     def nudge(self) -> None:
         """The same at a place where switching is rarely of interest: only now and then."""
-        if self.current is not None and self.rng.random() < self._preempt:
+        if self._preempt and self.current is not None and self._random() < self._preempt:
             self.step()
 
     def ticket(self) -> Ticket:
@@ -113,13 +122,14 @@ class Scheduler:
         """Wait for :meth:`wake`. False if ``timeout_s`` passed before."""
         me = self.current
         assert me is not None, "only a strand can wait"
-        self._require_life(me)
+        me.require_life()
         me.ticket += 1
         me.parked, me.woken = True, False
         if timeout_s is not None:
             ticket = (me, me.ticket)
             self.at(self.now + max(0.0, timeout_s), lambda: self._time_out(ticket))
-        self._switch(me)
+        self._hub.switch()
+        me.require_life()
         return me.woken
 
     def _time_out(self, ticket: Ticket) -> None:
@@ -134,15 +144,6 @@ class Scheduler:
         if strand.parked and strand.ticket == number:
             strand.parked, strand.woken = False, True
             self._runnable.append(strand)
-
-    def _switch(self, me: Strand) -> None:
-        self._hub.switch()
-        self._require_life(me)
-
-    @staticmethod
-    def _require_life(strand: Strand) -> None:
-        if strand.stopped or not strand.process.alive:
-            raise Killed
 
     def process(self, name: str, host: str = "") -> Process:
         """A new process, on ``host``."""
@@ -215,12 +216,12 @@ class Scheduler:
     def _reap(self) -> None:
         while self._dying:
             process = self._dying.pop()
-            self._runnable = [strand for strand in self._runnable if strand.process is not process]
+            self._runnable[:] = [strand for strand in self._runnable if strand.process is not process]
             for strand in list(process.strands):
                 strand.parked = False
                 # Its stack is unwound at once, not when the collector comes to it; nothing that it touches on the way does anything.
                 for _ in range(100):
-                    if strand.greenlet is None or not strand.greenlet:
+                    if not strand.greenlet:
                         break
                     self.current = strand
                     strand.greenlet.throw(Killed)
@@ -230,55 +231,61 @@ class Scheduler:
 
     # --- the hub -------------------------------------------------------------------------------------------------------------
 
-    def run(self, *, steps_max: int, until: Callable[[], bool]) -> bool:
-        """Let strands run until ``until()``. False if nothing can happen any more, or ``steps_max`` steps were not enough. Raises what a
-        strand did not catch."""
-        while not until():
-            self._reap()
+    def run(self, *, steps_max: int) -> bool:
+        """Let strands run until ``done`` is set. False if nothing can happen any more, or ``steps_max`` steps were not enough. Raises what
+        a strand did not catch."""
+        runnable, timers = self._runnable, self._timers
+        while not self.done:
+            if self._dying:
+                self._reap()
             if self.failure is not None:
                 raise self.failure
-            while self._timers and (self._timers[0][0] <= self.now or not self._runnable):
-                due, _, action = heapq.heappop(self._timers)
-                self.now = max(self.now, due)
+            while timers and (timers[0][0] <= self.now or not runnable):
+                due, _, action = heapq.heappop(timers)
+                if due > self.now:
+                    self.now = due
                 action()
                 if self._dying:
                     self._reap()
-            if not self._runnable:
+            if not runnable or self.steps >= steps_max:
                 return False
-            if self.steps >= steps_max:
-                return False
-            self._go_on(self._pick())
+            strand = self._pick() if len(runnable) > 1 else runnable.pop()
+            process = strand.process
+            if process.paused_until > self.now:
+                self.at(process.paused_until, lambda strand=strand: self._resume(strand))  # type: ignore[misc]
+                continue
+            self.steps += 1
+            self.now += STEP_S
+            if self.steps in self._special:
+                runnable.append(strand)
+                self._special[self.steps]()
+                continue
+            self.current = strand
+            strand.greenlet.switch()
+            self.current = None
         return True
 
-    def _go_on(self, strand: Strand) -> None:
-        process = strand.process
-        if process.paused_until > self.now:
-            self.at(process.paused_until, lambda: self._runnable.append(strand) if process.alive else None)
-            return
-        self.steps += 1
-        self.now += STEP_S
-        if self.steps in self._changes:
-            strand.priority -= 1.0
-        alarm = self.alarms.pop(self.steps, None)
-        if alarm is not None:
+    def _resume(self, strand: Strand) -> None:
+        if strand.process.alive:
             self._runnable.append(strand)
-            alarm()
-            return
-        self.current = strand
-        assert strand.greenlet is not None
-        strand.greenlet.switch()
-        self.current = None
+
+    def alarm(self, step: int, action: Callable[[], None]) -> None:
+        """Call ``action`` outside any strand, just before the step of that number."""
+        self._special[step] = action
+
+    def _demote(self) -> None:
+        """Whoever would run now falls to the end."""
+        if self._runnable:
+            best = max(self._runnable, key=lambda strand: (strand.priority, -strand.number))
+            best.priority -= 1.0
 
     def _pick(self) -> Strand:
         runnable = self._runnable
-        count = len(runnable)
-        if count == 1:
-            return runnable.pop()
         if self.policy == "priority" and self._streak < 50:
-            best = max(range(count), key=lambda index: (runnable[index].priority, -runnable[index].number))
+            best = max(range(len(runnable)), key=lambda index: (runnable[index].priority, -runnable[index].number))
             self._streak += 1
         else:  # whoever waits must come to its turn some time
-            best = int(self.rng.random() * count)
+            best = int(self._random() * len(runnable))
             self._streak = 0
         runnable[best], runnable[-1] = runnable[-1], runnable[best]
         return runnable.pop()
