@@ -59,7 +59,7 @@ class Loop:
         self._turn = threads.lock()
         self._saver = threads.pool("saver", 2)
         self._opening = threads.lock()
-        self._draining = False
+        self._draining = self._shut = False
         self._quiet = threads.signal()
         self.closed = False
 
@@ -131,6 +131,8 @@ class Loop:
             lane = self._lanes.get(executor)
             if lane is None:
                 lane = self._lanes[executor] = Lane(self._open_executor(executor))
+                if self._shut:  # too late for it to be of use, but whoever asks may go on to its end
+                    lane.executor.close()
             return lane
 
     def require_runnable(self, plan: Plan, *, durable: bool) -> None:
@@ -198,7 +200,9 @@ class Loop:
             self._quiet.clear()
         for run in list(self.runs.values()):
             self.post(run, lambda run=run: self.abandon(run, ClosedError(what="the engine")))  # type: ignore[misc]
-        for lane in self._lanes.values():
+        with self._opening:
+            self._shut = True
+        for lane in list(self._lanes.values()):
             lane.executor.close()
         self._saver.shutdown()
         self.committer.close()
