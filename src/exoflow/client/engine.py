@@ -97,7 +97,7 @@ class Engine:
             self._owner.id,
         )
         self._taking = self._threads.lock()
-        self._unsure: set[str] = set()  # workflows that may be ours: the answer to our claim got lost
+        self._unsure: set[str] = set()  # workflows that may be ours although we do not drive them: a claim that went wrong
 
     # --- running -------------------------------------------------------------------------------------------------------------
 
@@ -266,7 +266,11 @@ class Engine:
                 decide_cancel(run, cancel)
             commands += run.machine.handle(ev.Recovered(resumed=resumed))
             check_code(run, on_code_change)
+            self._unsure.add(name)
             if not self._claim(head):
+                return None
+            if self.store.entries(name, seqs=(run.next_seq,)):  # its owner was not dead, and wrote after we had looked
+                self.store.claim(name, epoch=run.epoch, owner=None)
                 return None
             self._loop.enter(run)  # under the lock, nobody else can
             self._unsure.discard(name)
@@ -286,7 +290,6 @@ class Engine:
         try:
             return self.store.claim(name, epoch=head.epoch, owner=self._owner.id) == epoch
         except StoreUnavailable:
-            self._unsure.add(name)
             now = self.store.head(name)
             if now is None or now.owner != self._owner.id:
                 raise
