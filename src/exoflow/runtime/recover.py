@@ -89,9 +89,10 @@ def load(store: Store, head: Head, epoch: int, threads: Threads, *, checked: boo
         run.note_entry(record, entry.seq)
         if isinstance(record, journal.OutputSaved):
             values.saved[record.task] = Saved(record.stored, entry.seq, entry.payload)
-    grown, state.commands = state.commands, []
-    for command in grown:
-        if isinstance(command, Grow) and command.task in state.tasks:
+    grown = {command.task: command for command in state.commands if isinstance(command, Grow)}  # the last shape of each; others are void
+    state.commands = []
+    for name, command in grown.items():
+        if name in state.tasks and state.tasks[name].kids is not None:
             _grow(store, run, command)
     return run
 
