@@ -6,7 +6,7 @@
 #   BASE_PYTHON   the Python from which those environments are made        make BASE_PYTHON=python3.13 setup
 #   PYTHON        an environment of your own; nothing is installed then    make PYTHON=python test
 #   DEMO_PYTHON   the same for the demo
-#   ARGS          passed on to test, bench, demo, diagram and lock         make test ARGS="-k fencing -n 0"
+#   ARGS          passed on to test, sim, bench, demo, diagram and lock    make test ARGS="-k fencing -n 0"
 
 BASE_PYTHON ?= python3
 ARGS ?=
@@ -26,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup check format test coverage demo bench diagram reliability lock clean
+.PHONY: help setup check format test coverage sim demo bench diagram reliability lock clean
 
 help: ## list these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,10 @@ test: $(DEV_READY) ## all tests, after the core's coverage
 
 coverage: $(DEV_READY) ## tests/core alone must cover 98 % of src/exoflow/core, lines and branches
 	$(MEASURE_CORE)
+
+MINUTES ?= 10
+sim: $(DEV_READY) ## simulate engines for MINUTES=10 with fresh seeds; fails with the command that repeats what broke
+	$(PYTHON) -m exoflow simulate --minutes $(MINUTES) --jobs 2 $(ARGS)
 
 demo: $(DEMO_READY) ## kill a training run of handwritten digits and watch it go on
 	PYTHONPATH='$(CURDIR)/src' $(DEMO_PYTHON) examples/digits/demo.py $(ARGS)

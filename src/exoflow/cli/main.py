@@ -20,6 +20,7 @@ from exoflow.cli.commands.list import list_workflows
 from exoflow.cli.commands.resume import resume
 from exoflow.cli.commands.run import run
 from exoflow.cli.commands.show import WithBareStory, show
+from exoflow.cli.commands.simulate import simulate
 from exoflow.cli.commands.version import version
 from exoflow.cli.commands.wait import wait
 from exoflow.cli.failures import Interrupted, misuse, report
@@ -109,4 +110,5 @@ app.command("gc")(with_session(collect))
 app.command("check")(with_session(check))
 app.command("audit")(with_session(audit))
 app.command("doctor")(with_session(doctor))
+app.command("simulate")(with_session(simulate))
 app.command("version")(with_session(version))

@@ -11,11 +11,14 @@ drives the run to notice; they report here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Protocol
 
 import msgspec
+
+from exoflow.testing.simulation import situations
 
 Draw = int | str
 """Of a nondeterministic task a fresh number, of others 0; ``!Name`` for a failure of that type that was caught, ``~`` for no output."""
@@ -33,6 +36,8 @@ class Spec(Protocol):
     def deterministic(self) -> bool: ...
     @property
     def on_unknown(self) -> str: ...
+    @property
+    def checkpoint(self) -> bool | str: ...
 
 
 class Value(msgspec.Struct, frozen=True, array_like=True):
@@ -108,24 +113,30 @@ class StaleAttempt(Exception):
 class Chronicle:
     """What happened to one workflow, seen from outside: executions, external outputs, journal, what clients were told."""
 
-    def __init__(self, name: str, find: Callable[[str], Spec], report: Callable[[str, str, str], None]) -> None:
-        self.name, self._find, self._report = name, find, report
-        self.executions: list[Execution] = []
-        self.counts: dict[str, int] = {}
+    def __init__(
+        self,
+        name: str,
+        find: Callable[[str], Spec],
+        report: Callable[[str, str, str], None],
+        reach: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.name, self._find, self._report, self._reach = name, find, report, reach
+        self.returned: dict[str, int] = {}  # path -> epoch of the last value
+        self.counts: dict[str, int] = {}  # of calls, by path
+        self.rollbacks = Counter[str]()
         self.made: dict[str, Execution] = {}  # by digest of the value
         self.standing: dict[str, Effect] = {}  # of undoable tasks
         self.commits: dict[str, Effect] = {}  # of committing tasks
-        self.undone = 0
+        self.undone: dict[str, tuple[Seen, int]] = {}  # of rollbacks since something was applied: what they had seen, how deep they were
         self.fence: dict[str, int] = {}
-        self.refused = 0
         self.ids: dict[str, str] = {}  # path -> id of the task in the engine
         self.saved: dict[str, tuple[dict[str, Any], bytes | None]] = {}  # id -> record, payload: durable and not void
         self.suspects: dict[str, Execution] = {}
         self.granted = 0
         self.status = ""
         self.shown: str | None = None
-        self.cancelled = False
-        self.resumed = False
+        self.cancelled = False  # and a client knows
+        self.cancelling = False
 
     def violated(self, invariant: str, story: str) -> None:
         self._report(invariant, self.name, story)
@@ -138,14 +149,21 @@ class Chronicle:
         self.ids[path] = task
         seen = self._merged(path, values)
         self._fence(path, epoch)
-        if epoch >= self.granted and task in self.saved:
+        if epoch >= self.granted and task in self.saved and self._attempt_saved(task) < (epoch, attempt):
             self.suspects[task] = Execution(path, epoch, attempt, (), seen)
         execution = Execution(path, epoch, attempt, tuple(value.digest for value in values), seen)
-        self.executions.append(execution)
+        if epoch < self.granted:
+            self._reach(situations.ZOMBIE)
+        if any(str(value.draw).startswith("!") for value in values):
+            self._reach(situations.CAUGHT)
         self.counts[path] = self.counts.get(path, 0) + 1
         if spec.kind == "undoable" and path in self.standing and self.standing[path].epoch == epoch == self.granted:
             self.violated("I3", f"'{path}' runs again while its external output stands, without a rollback")
         return execution
+
+    def _attempt_saved(self, task: str) -> tuple[int, int]:
+        record = self.saved[task][0]
+        return record["epoch"], record["attempt"]
 
     def _merged(self, path: str, values: Sequence[Value]) -> Seen:
         seen: Seen = {}
@@ -157,12 +175,18 @@ class Chronicle:
 
     def _fence(self, path: str, epoch: int) -> None:
         if epoch < self.fence.get(path, 0):
-            self.refused += 1
+            self._reach(situations.ZOMBIE_REFUSED)
             raise StaleAttempt(f"'{path}' was touched by epoch {self.fence[path]}, this is {epoch}")
         self.fence[path] = epoch
 
     def returns(self, execution: Execution, digest: str) -> None:
         """The function made a value."""
+        path, spec = execution.path, self._find(execution.path)
+        if path in self.returned:
+            self._reach(situations.MADE_AGAIN if spec.deterministic else situations.DREW_AGAIN)
+            if spec.checkpoint and self.returned[path] < execution.epoch:
+                self._reach(situations.LOST_SAVE)
+        self.returned[path] = execution.epoch
         self.made[digest] = execution
 
     def applies(self, execution: Execution, key: str, durable: Callable[[], set[str]]) -> bool:
@@ -171,6 +195,7 @@ class Chronicle:
         path, spec = execution.path, self._find(execution.path)
         self._fence(path, execution.epoch)
         effect = Effect(path, execution.epoch, execution.attempt, key, execution.inputs, execution.seen)
+        self.undone.clear()
         if spec.kind == "undoable":
             if path in self.standing:
                 self.violated(
@@ -182,7 +207,8 @@ class Chronicle:
         known = self.commits.get(path)
         if known is None:
             self.commits[path] = effect
-            self._check_commit(effect, durable)
+            if not self.cancelling:
+                self._check_commit(effect, durable)
             return True
         known.times += 1
         if known.inputs != effect.inputs or known.key != key:
@@ -219,7 +245,11 @@ class Chronicle:
                 if path in other.seen:
                     self.violated("I4", f"'{path}' was rolled back before '{other.path}', which rests on it")
         del self.standing[path]
-        self.undone += 1
+        self.rollbacks[path] += 1
+        depth = 1 + max((deep for seen, deep in self.undone.values() if path in seen), default=0)
+        self.undone[path] = (effect.seen, depth)
+        if depth >= 3:
+            self._reach(situations.UNDO_DEEP)
 
     def happened(self, path: str, epoch: int) -> bool:
         """Whether a committing task had its effect, for whoever has to know; no attempt of an earlier owner may have it afterwards."""
@@ -245,19 +275,29 @@ class Chronicle:
             self._status(status)
 
     def _record(self, epoch: int, record: dict[str, Any], payload: bytes | None) -> None:
+        failure = record.get("failure")
+        if failure is not None:
+            if failure[0] == "timeout":
+                self._reach(situations.TIMED_OUT)
+            if "exoflow.errors.DeterminismViolationError" in failure[1]:
+                self._reach(situations.LIE)
+            if "exoflow.errors.PoisonTaskError" in failure[1]:
+                self._reach(situations.POISON)
         match record["r"]:
             case "saved":
                 if record["epoch"] > epoch:
                     self.violated("I7", f"an output of epoch {record['epoch']} was written under {epoch}")
                 self.saved[record["task"]] = (record, payload)
             case "withdrawn":
+                self._reach(situations.WITHDRAWN)
                 for task in record["tasks"]:
                     self._void(task)
             case "spoiled" | "undoing":
                 self._void(record["task"])
+            case "cancel":  # what still runs may act, and is reported; what it rests on may be undone meanwhile
+                self.cancelling = True
             case "resumed":
-                self.cancelled = False
-                self.resumed = True
+                self.cancelled = self.cancelling = False
 
     def _void(self, task: str) -> None:
         self.saved.pop(task, None)

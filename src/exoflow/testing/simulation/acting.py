@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from exoflow.define.dag import Node
 from exoflow.define.task import Task, task
 from exoflow.testing.oracle import Chronicle, Execution, StaleAttempt, Value, digest_of, grown
+from exoflow.testing.simulation import situations
 from exoflow.testing.simulation.scenario import Dag, TaskLine
-from exoflow.testing.simulation.scheduler import Killed, Scheduler
+from exoflow.testing.simulation.scheduler import Killed, Scheduler, Strand
 from exoflow.worker.context import TaskContext, current_task
 
 BIG_BYTES = 70_000
@@ -30,6 +32,8 @@ class Stage:
         self.specs: dict[str, dict[str, TaskLine]] = {}
         self.durable: Callable[[Chronicle], set[str]] = lambda _: set()
         self._draws = 0
+        self.doing: dict[Strand, str] = {}
+        """What a crash now would come between, by strand."""
 
     # --- the three kinds of function -------------------------------------------------------------------------------------------
 
@@ -39,6 +43,31 @@ class Stage:
         values = self._given(spec, path, parent, inputs)
         self._happen("task")
         execution = chronicle.begins(path, context.task_id, context.epoch, context.attempt, values)
+        with self._doing(situations.BEFORE_EFFECT):
+            self._behave(chronicle, spec, execution, context)
+            self._happen("task.acted")
+        return self._output(chronicle, spec, execution, values)
+
+    @contextmanager
+    def _doing(self, what: str) -> Iterator[None]:
+        strand = self.scheduler.current
+        assert strand is not None
+        outer = self.doing.get(strand)  # an inline function runs within another's turn
+        self.doing[strand] = what
+        try:
+            yield
+        finally:
+            self.doing.pop(strand, None)
+            if outer is not None:
+                self.doing[strand] = outer
+
+    def _now(self, what: str) -> None:
+        strand = self.scheduler.current
+        if strand is not None and strand in self.doing:
+            self.doing[strand] = what
+
+    def _behave(self, chronicle: Chronicle, spec: TaskLine, execution: Execution, context: TaskContext) -> None:
+        path = execution.path
         misbehaves = spec.does in ("raise", "hang", "die") and chronicle.counts[path] <= spec.times
         if misbehaves and not spec.late:
             self._misbehave(spec, path)
@@ -46,13 +75,12 @@ class Stage:
             self._have_effect(chronicle, execution, context)
         if misbehaves and spec.late:
             self._misbehave(spec, path)
-        self._happen("task.acted")
-        return self._output(chronicle, spec, execution, values)
 
     def _have_effect(self, chronicle: Chronicle, execution: Execution, context: TaskContext) -> None:
         self._happen("effect")
         self.scheduler.note(f"effect {context.workflow_id} {execution.path} {context.epoch}.{context.attempt}")
         chronicle.applies(execution, context.idempotency_key, lambda: self.durable(chronicle))
+        self._now(situations.AFTER_EFFECT)
 
     def _output(self, chronicle: Chronicle, spec: TaskLine, execution: Execution, values: list[Value]) -> Any:
         draw = 0
@@ -72,7 +100,9 @@ class Stage:
         shapes = list(grown(spec, draw))
         if not shapes:
             return own if spec.does != "nest" else [own, {"again": 1}]
-        self._reach("a task grew a sub-workflow" if spec.does == "grow" else "a task grew a fan-out")
+        self._reach(situations.GREW if spec.does == "grow" else situations.FANNED)
+        if "/" in path:
+            self._reach(situations.GREW_DEEP)
         if spec.does == "grow":
             prefix, dag = shapes[0]
             return nodes(dag, f"{path}/{prefix}", own)
@@ -82,21 +112,24 @@ class Stage:
     def undo(self, path: str, parent: Value | None, inputs: tuple[Any, ...]) -> None:
         context = current_task()
         chronicle, spec = self.chronicles[context.workflow_id], self.specs[context.workflow_id][path]
-        self._happen("undo")
-        self.scheduler.note(f"undo {context.workflow_id} {path} {context.epoch}.{context.attempt}")
-        chronicle.undoes(path, context.epoch, self._given(spec, path, parent, inputs))
-        self._happen("undo.done")
+        with self._doing(situations.IN_UNDO):
+            self._happen("undo")
+            self.scheduler.note(f"undo {context.workflow_id} {path} {context.epoch}.{context.attempt}")
+            chronicle.undoes(path, context.epoch, self._given(spec, path, parent, inputs))
+            self._now(situations.AFTER_UNDO)
+            self._happen("undo.done")
 
     def ask(self, path: str, parent: Value | None, inputs: tuple[Any, ...]) -> Any:
         context = current_task()
         chronicle, spec = self.chronicles[context.workflow_id], self.specs[context.workflow_id][path]
-        self._happen("ask")
         values = self._given(spec, path, parent, inputs)
-        if not chronicle.happened(path, context.epoch):
-            self._reach("asked: it did not happen")
+        with self._doing(situations.IN_ASK):
+            self._happen("ask")
+            happened = chronicle.happened(path, context.epoch)
+            self._reach(situations.ASKED_HAPPENED if happened else situations.ASKED_NOT)
+            self._happen("ask.told")
+        if not happened:
             return False
-        self._reach("asked: it happened")
-        self._happen("ask.told")
         effect = chronicle.commits[path]
         return self._output(chronicle, spec, Execution(path, context.epoch, context.attempt, effect.inputs, _seen(values)), values)
 
@@ -112,15 +145,24 @@ class Stage:
         self.scheduler.step()
         match self._point(at):
             case "raise":
+                if at.startswith("undo"):
+                    self._reach(situations.UNDO_FAILED)
                 raise Refusal("a fault of this moment")
             case "die":
-                self._die()
+                self._end_worker()
+
+    def _end_worker(self) -> None:
+        strand = self.scheduler.current
+        assert strand is not None
+        if self.doing.get(strand) == situations.AFTER_EFFECT:
+            self._reach(situations.DIED_ACTED)
+        self._die()
 
     def _misbehave(self, spec: TaskLine, path: str) -> None:
         if spec.does == "raise":
             raise Refusal(path)
         if spec.does == "die":
-            self._die()
+            self._end_worker()
             raise Killed
         self.scheduler.park(HANG_S)
 

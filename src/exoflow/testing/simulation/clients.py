@@ -16,6 +16,7 @@ from exoflow.errors import (
     ExoflowError,
     Fenced,
     InvalidStateError,
+    LeaseLost,
     StorageFullError,
     StoreCorruptError,
     UnsafeWorkflowError,
@@ -24,10 +25,12 @@ from exoflow.errors import (
     WorkflowNotFoundError,
 )
 from exoflow.runtime.threads import Signal
+from exoflow.testing.simulation import situations
 from exoflow.testing.simulation.acting import nodes, values_in
 from exoflow.testing.simulation.executor import SimExecutor
 from exoflow.testing.simulation.scenario import Operation
 from exoflow.testing.simulation.scheduler import Killed, Process
+from exoflow.testing.simulation.store import Line
 from exoflow.testing.simulation.surroundings import SimThreads
 
 if TYPE_CHECKING:
@@ -48,6 +51,9 @@ class Slot:
         self.executors: list[SimExecutor] = []
         self.left_owner = ""
         self.looking = False
+        self.line: Line | None = None
+        self.owner = ""
+        self.recovering = self.struck = False
 
     def begin(self, threads: SimThreads) -> None:
         """A new life."""
@@ -55,21 +61,23 @@ class Slot:
         self.gone: Signal = threads.signal()
         self.executors = []
         self.engine = None
-        self.left_owner = ""
+        self.left_owner = self.owner = ""
         self.looking = False
+        self.recovering = True
 
     def live(self, simulation: Simulation) -> None:
         """The main program of the engine's process: take up what was left, serve clients, close when it is time."""
         process = self.process
         assert process is not None
-        engine = self.engine = simulation.open_engine(process, self.executors)
+        self.line = simulation.line(process)
+        engine = self.engine = simulation.open_engine(process, self.executors, self.line)
+        self.owner = engine._owner.id  # noqa: SLF001 - to know it again
         scheduler = simulation.scheduler
         scheduler.start("start-up", lambda: self._take_up(simulation, engine), process)
         for client in simulation.clients:
             if client.operation.engine % len(simulation.slots) == self.number and not client.done:
                 scheduler.start(str(client), lambda client=client: client.ask(self, engine, process), process)  # type: ignore[misc]
         self.leave.wait()
-        owner = engine._owner.id  # noqa: SLF001 - to see what is left of it
         engine.close()
         patience = 100
         while engine._loop.runs and patience:  # noqa: SLF001 - whoever is at it, in a function perhaps, comes to an end
@@ -77,7 +85,7 @@ class Slot:
             patience -= 1
         if not simulation.violations:
             self._check_closed(simulation, engine)
-        self.left_owner = owner if simulation.calm else ""
+        self.left_owner = self.owner if simulation.calm else ""
         self.gone.set()
 
     def _check_closed(self, simulation: Simulation, engine: Engine) -> None:
@@ -95,11 +103,12 @@ class Slot:
             return
         else:
             for future in futures.values():
-                Future.add_done_callback(future, self._heed)
+                Future.add_done_callback(future, self.heed)
+            self.recovering = self.struck = False
             if futures:
-                simulation.reach("an engine took up what another had left")
+                simulation.reach(situations.TAKEN_UP)
 
-    def _heed(self, done: Future[Any]) -> None:
+    def heed(self, done: Future[Any]) -> None:
         """An engine that has lost its store is closed, and another started: that is what its error says to do."""
         if isinstance(done.exception(), EnvironmentFault) and not isinstance(done.exception(), (CheckpointCorruptError, StoreCorruptError)):
             self.leave.set()
@@ -114,7 +123,7 @@ class Slot:
         def look() -> None:
             try:
                 for name, future in engine.resume_all().items():
-                    Future.add_done_callback(future, self._heed)
+                    Future.add_done_callback(future, self.heed)
                     if future.done() and isinstance(error := future.exception(), (CheckpointCorruptError, StoreCorruptError)):
                         simulation.beyond_repair(name, error)
                 self._help(simulation, engine)
@@ -164,7 +173,7 @@ class Client:
                 getattr(self, "_" + operation.do.replace("+", "_"))(engine)
                 self.done = True
             except UnsafeWorkflowError:
-                simulation.reach("an unsafe workflow was refused")
+                simulation.reach(situations.UNSAFE)
                 self.done = True
             except (CheckpointCorruptError, StoreCorruptError) as error:
                 simulation.beyond_repair(operation.workflow, error)
@@ -174,6 +183,8 @@ class Client:
                 self.done = True
             except (EnvironmentFault, Fenced, ClosedError, TimeoutError, WorkflowNotFoundError, InvalidStateError) as error:
                 simulation.scheduler.note(f"{self}: {type(error).__name__}: {error}")
+                if isinstance(error, LeaseLost):
+                    simulation.reach(situations.LEASE_MISSED)
                 if self._is_answer(error):
                     self.done = True
                 elif isinstance(error, ClosedError):
@@ -181,7 +192,7 @@ class Client:
                 elif isinstance(error, (StorageFullError, Fenced, TimeoutError, WorkflowNotFoundError)) and type(error) is not Fenced:
                     simulation.scheduler.park(0.05)
                 elif type(error) is Fenced:
-                    simulation.reach("a client was told that its engine was fenced")
+                    simulation.reach(situations.FENCED_CLIENT)
                     simulation.scheduler.park(0.05)
                 else:
                     slot.leave.set()
@@ -227,25 +238,34 @@ class Client:
             simulation.told(name, list(values_in(value, simulation.lines[name].dag.root.name)))
 
     def _cancel(self, engine: Engine) -> None:
+        self._note_where(engine)
         engine.cancel(self.operation.workflow, timeout=30.0)
         self.simulation.cancelled(self.operation.workflow)
 
     def _cancel_rollback(self, engine: Engine) -> None:
+        self._note_where(engine)
         engine.cancel(self.operation.workflow, rollback=True, timeout=30.0)
         self.simulation.cancelled(self.operation.workflow)
+
+    def _note_where(self, engine: Engine) -> None:
+        head = self.simulation.disk.truth.head(self.operation.workflow)
+        if head is not None and head.owner not in (None, engine._owner.id):  # noqa: SLF001 - the judge sees all
+            self.simulation.reach(situations.CANCELLED_ELSEWHERE)
 
     def _resume(self, engine: Engine) -> None:
         self._await(engine, engine.resume(self.operation.workflow))
 
     def _resume_all(self, engine: Engine) -> None:
-        engine.resume_all()
+        slot = self.simulation.slots[self.operation.engine % len(self.simulation.slots)]
+        for future in engine.resume_all().values():
+            Future.add_done_callback(future, slot.heed)
 
     def _delete(self, engine: Engine) -> None:
         engine.delete(self.operation.workflow)
 
     def _collect(self, engine: Engine) -> None:
         if engine.collect_garbage(grace_s=0.0).removed:
-            self.simulation.reach("garbage was collected")
+            self.simulation.reach(situations.COLLECTED)
 
     def _look(self, engine: Engine) -> None:
         name = self.operation.workflow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ from exoflow.runtime.recover import read_end
 from exoflow.settings import Settings
 from exoflow.store.base import Head, Write
 from exoflow.testing.oracle import Chronicle, Execution, Value, Violation
+from exoflow.testing.simulation import situations
 from exoflow.testing.simulation.acting import HERE, Stage, values_in
 from exoflow.testing.simulation.clients import HELPABLE, RESUMES_MAX, Client, Slot
 from exoflow.testing.simulation.executor import SimExecutor
@@ -41,9 +43,19 @@ from exoflow.worker.context import TaskContext
 
 DAMAGE = (CheckpointCorruptError, StoreCorruptError)
 """What a client is told when bytes of the store have changed, and nothing may be made again."""
+_EVEN_WITH_LIES = ("I7", "I9", "I11", "I12", "bug")
+"""What must hold although a task is not as deterministic as it says."""
 STEPS_MAX = 400_000
 CALM_S = 400.0
 """Virtual seconds after the last fault in which everything must have ended."""
+
+
+class TaskCounts(msgspec.Struct, frozen=True):
+    """How often the function of a task was called, its effect undone, and its commit sent again with the same key."""
+
+    calls: int
+    undone: int
+    sent_again: int
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -52,10 +64,12 @@ class Outcome(msgspec.Struct, kw_only=True):
     violations: list[Violation]
     statuses: dict[str, str]
     reached: dict[str, int]
+    fired: dict[str, int]
     trace: str
     steps: int
     virtual_s: float
     lives: int
+    tasks: dict[str, TaskCounts]
     log: list[str] = []
 
 
@@ -69,7 +83,8 @@ class Simulation(Watcher):
             self.scheduler.log = []
         self.disk = Disk(self)
         self.locks = Locks()
-        self.reached: Counter[str] = Counter()
+        self.reached = Counter[str]()
+        self.fired = Counter[str]()
         self.violations: list[Violation] = []
         self.stage = Stage(self.scheduler, self._task_point, self._die, self.reach)
         self.stage.durable = self._durable
@@ -94,11 +109,13 @@ class Simulation(Watcher):
                 self.scheduler.alarm(fault.nth, lambda fault=fault: self._moment(fault))  # type: ignore[misc]
 
     def _chronicle(self, name: str) -> Chronicle:
-        chronicle = Chronicle(name, lambda path: self.stage.specs[name][path], self.violated)
+        chronicle = Chronicle(name, lambda path: self.stage.specs[name][path], self.violated, self.reach)
         self.stage.chronicles[name] = chronicle
         return chronicle
 
     def violated(self, invariant: str, workflow: str, story: str) -> None:
+        if self.scenario.lies and invariant not in _EVEN_WITH_LIES:
+            return
         self.violations.append(Violation(invariant, workflow, story))
         self.scheduler.done = True
         self.scheduler.note(f"VIOLATION {invariant} {workflow}: {story}")
@@ -107,14 +124,44 @@ class Simulation(Watcher):
         """A named situation came about."""
         self.reached[situation] += 1
 
+    def _struck(self, process: Process) -> None:
+        """A process is about to die: what did that come between?"""
+        for strand, what in self.stage.doing.items():
+            if strand.process is process:
+                self.reach(what)
+        slot = self._slot_of(process)
+        if slot is not None and slot.line is not None:
+            for at, what in (("commit", situations.IN_COMMIT), ("claim", situations.IN_CLAIM), ("blob.flush", situations.IN_BLOB)):
+                if at in slot.line.busy:
+                    self.reach(what)
+        if slot is not None and slot.recovering:
+            self.reach(situations.IN_RECOVERY_AGAIN if slot.struck else situations.IN_RECOVERY)
+            slot.struck = True
+
+    def _slot_of(self, process: Process) -> Slot | None:
+        return next((slot for slot in self.slots if slot.process is process), None)
+
     # --- the disk tells ------------------------------------------------------------------------------------------------------
 
-    def granted(self, workflow_id: str, epoch: int) -> None:
+    def granted(self, workflow_id: str, epoch: int, before: str | None) -> None:
         """See Watcher."""
         chronicle = self.stage.chronicles[workflow_id]
         if chronicle.status == "deleted":
             chronicle = self._chronicle(workflow_id)
+            self.reach(situations.BEGUN_AGAIN)
         chronicle.granted_to(life_of(epoch))
+        for slot in self.slots:
+            if before is not None and slot.owner == before and slot.process is not None and slot.process.alive:
+                self._stolen(workflow_id, slot)
+
+    def _stolen(self, name: str, slot: Slot) -> None:
+        """A workflow was taken from an engine that lives."""
+        if slot.engine is not None and name in slot.engine._loop.runs:  # noqa: SLF001 - the judge sees all
+            self.reach(situations.BOTH_BELIEVE)
+        if slot.line is not None and "commit" in slot.line.busy:
+            self.reach(situations.STOLEN_COMMIT)
+        if any(strand.process is slot.process and what == situations.AFTER_EFFECT for strand, what in self.stage.doing.items()):
+            self.reach(situations.STOLEN_TASK)
 
     def written(self, write: Write) -> None:
         """See Watcher."""
@@ -124,6 +171,7 @@ class Simulation(Watcher):
     def deleted(self, workflow_id: str) -> None:
         """See Watcher."""
         self.stage.chronicles[workflow_id].status = "deleted"
+        self.reach(situations.DELETED)
 
     def _durable(self, chronicle: Chronicle) -> set[str]:
         """Digests of all values that are on record."""
@@ -145,7 +193,7 @@ class Simulation(Watcher):
         self._counts[at] += 1
         fault = self._faults.pop((at, self._counts[at]), None)
         if fault is not None:
-            self.reach(f"{fault.do} at {at}")
+            self.fired[f"{at}: {fault.do}"] += 1
         return fault
 
     def happen(self, fault: Fault) -> None:
@@ -160,22 +208,29 @@ class Simulation(Watcher):
             return
         match fault.do:
             case "pause":
+                if fault.much > self.scenario.lease_s:
+                    self.reach(situations.PAUSED_BACK)
                 self.scheduler.pause(process, fault.much)
             case "jump":
+                self.reach(situations.JUMPED)
                 process.late_s += fault.much
             case "power":
-                self.disk.lose_power()
+                if self.disk.lose_power():
+                    self.reach(situations.POWER)
                 for slot in self.slots:
                     if slot.process is not None and slot.process is not process and slot.host == process.host:
+                        self._struck(slot.process)
                         self.scheduler.kill(slot.process)
+                self._struck(process)
                 self.scheduler.kill(process)
             case _:
+                self._struck(process)
                 self.scheduler.kill(process)
 
     def _moment(self, fault: Fault) -> None:
         slot = self.slots[fault.nth % len(self.slots)]
         if not self.calm and slot.process is not None and slot.process.alive:
-            self.reach(f"{fault.do} at any moment")
+            self.fired[f"moment: {fault.do}"] += 1
             self.scheduler.note(f"moment: {fault.do} {slot.number}")
             self._befall(slot.process, fault)
 
@@ -195,10 +250,9 @@ class Simulation(Watcher):
     def _die(self) -> None:
         strand = self.scheduler.current
         assert strand is not None
-        for slot in self.slots:
-            if slot.process is strand.process:
-                for executor in slot.executors:
-                    executor.die(strand)
+        slot = self._slot_of(strand.process)
+        for executor in slot.executors if slot is not None else ():
+            executor.die(strand)
 
     # --- engines -------------------------------------------------------------------------------------------------------------
 
@@ -207,17 +261,29 @@ class Simulation(Watcher):
         self._ids += 1
         return f"id{self._ids:04}"
 
-    def open_engine(self, process: Process, executors: list[SimExecutor], *, faulty: bool = True) -> Engine:
+    def line(self, process: Process) -> Line:
+        """The way from a process to the disk, on which faults happen."""
+        return Line(self.scheduler, process, self.point, self.happen, self.reach)
+
+    def open_engine(self, process: Process, executors: list[SimExecutor], line: Line) -> Engine:
         """An engine in ``process``."""
         scheduler, scenario = self.scheduler, self.scenario
-        line = Line(scheduler, process, self.point, self.happen, self.reach) if faulty else Line(scheduler, process)
 
         def executor_for(name: str, settings: Settings, _fds: tuple[int, ...]) -> Executor:
             if name == "inline":
                 return InlineExecutor()
             can_kill = name == "process"
             grace_s = 0.0 if can_kill else settings.drain_s
-            made = SimExecutor(name, scheduler, process, slots=scenario.slots, can_kill=can_kill, grace_s=grace_s, on_start=self.starts)
+            made = SimExecutor(
+                name,
+                scheduler,
+                process,
+                slots=scenario.slots,
+                can_kill=can_kill,
+                grace_s=grace_s,
+                on_start=self.starts,
+                reach=self.reach,
+            )
             executors.append(made)
             return made
 
@@ -237,6 +303,8 @@ class Simulation(Watcher):
         """Keep an engine alive, as an operator would."""
         while not self.over:
             self.lives += 1
+            if self.lives > 5:
+                self.reach(situations.MANY_LIVES)
             process = slot.process = self.scheduler.process(f"e{slot.number}", slot.host)
             slot.begin(SimThreads(self.scheduler, self.driver))
             process.on_death.append(slot.gone.set)
@@ -326,7 +394,7 @@ class Simulation(Watcher):
         """A client was told that a workflow is cancelled."""
         self.scheduler.note(f"cancelled {name}")
         self.stage.chronicles[name].cancelled = True
-        self.reach("a cancellation was acknowledged")
+        self.reach(situations.CANCELLED)
 
     def starts(self, context: TaskContext) -> None:
         """An executor begins with an attempt."""
@@ -339,7 +407,7 @@ class Simulation(Watcher):
         """A client was told that. Only damage may be the cause."""
         if name not in self.damaged:
             self.damaged.add(name)
-            self.reach("damage was told to a client")
+            self.reach(situations.TOLD_DAMAGE)
             if not self.disk.damages:
                 self.violated("I8", name, f"nothing was damaged, and a client got {type(error).__name__}: {error}")
 
@@ -356,10 +424,10 @@ class Simulation(Watcher):
                 effect = chronicle.commits[path]
                 execution = Execution(path, life_of(head.epoch), 0, effect.inputs, effect.seen)
                 outcomes[ended.task] = True if self.scheduler.rng.random() < 0.5 else self.stage.found_out(chronicle, execution)
-            self.reach("a person decided a doubt")
+            self.reach(situations.DECIDED)
         try:
             engine.resume(name, outcomes=outcomes)
-            self.reach(f"a person resumed what was {head.status}")
+            self.reach(situations.RESUMED)
         except InvalidStateError as error:
             self.scheduler.note(f"help: {error}")
             self.helped[name] = RESUMES_MAX
@@ -372,7 +440,7 @@ class Simulation(Watcher):
         self.scheduler.join(verdict)
 
     def _judge_all(self, process: Process) -> None:
-        engine = self.open_engine(process, [], faulty=False)
+        engine = self.open_engine(process, [], Line(self.scheduler, process))
         for name, chronicle in self.stage.chronicles.items():
             head = self.disk.truth.head(name)
             if head is None:
@@ -381,7 +449,10 @@ class Simulation(Watcher):
             standing: tuple[str, ...] | None = None
             try:
                 if Status(head.status).ended and head.status != Status.SUCCEEDED:
-                    standing = read_end(engine.store, head)[0].standing
+                    ended = read_end(engine.store, head)[0]
+                    standing = ended.standing
+                    if ended.undone:
+                        self.reach(situations.CANCELLED_UNDONE if head.status == Status.CANCELLED else situations.UNDO_ON_FAILURE)
                 if head.status == Status.SUCCEEDED:
                     result = list(values_in(engine.get_output(name), self.lines[name].dag.root.name))
             except DAMAGE as error:
@@ -423,12 +494,20 @@ class Simulation(Watcher):
             violations=self.violations,
             statuses={head.workflow_id: head.status for head in self.disk.truth.heads()},
             reached=dict(self.reached),
+            fired=dict(self.fired),
             trace=trace,
             steps=self.scheduler.steps,
             virtual_s=self.scheduler.now,
             lives=self.lives,
+            tasks={path: counts for chronicle in self.stage.chronicles.values() for path, counts in _counts(chronicle)},
             log=self.scheduler.log or [],
         )
+
+
+def _counts(chronicle: Chronicle) -> Iterator[tuple[str, TaskCounts]]:
+    for path, calls in chronicle.counts.items():
+        commit = chronicle.commits.get(path)
+        yield path, TaskCounts(calls, chronicle.rollbacks[path], commit.times - 1 if commit is not None else 0)
 
 
 def _specs(dag: Dag, prefix: str) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from exoflow import codec
 from exoflow.errors import ClosedError
+from exoflow.testing.simulation import situations
 from exoflow.testing.simulation.scheduler import Killed, Process, Scheduler, Strand
 from exoflow.worker import task_runner
 from exoflow.worker.attempt import Died, Done, Grown, Outcome, Returned, Stopped, TaskCall
@@ -32,8 +33,9 @@ class SimExecutor:
         can_kill: bool,
         grace_s: float,
         on_start: Callable[[TaskContext], None] = lambda _: None,
+        reach: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._on_start = on_start
+        self._on_start, self._reach = on_start, reach
         self.name, self.slots, self.can_kill = name, slots, can_kill
         self._scheduler, self._process, self._grace_s = scheduler, process, grace_s
         self._open: dict[str, _Attempt] = {}
@@ -81,6 +83,7 @@ class SimExecutor:
         for attempt in self._open.values():
             if attempt.strand is strand and self.can_kill:
                 attempt.died = True
+                self._reach(situations.DIED)
                 raise Killed
 
     def stop(self, key: str) -> None:

@@ -49,19 +49,22 @@ _WEIGHTS = {
 _OFTEN = {"commit": 14, "claim": 3, "beat": 8, "wish": 2, "delete": 2, "heads": 4, "owners": 6, "entries": 6, "head": 12, "moment": 500}
 
 
-def scenario(seed: int, *, faults: float = 1.0) -> Scenario:
-    """The scenario of a seed. ``faults`` scales how many there are."""
+def scenario(seed: int, *, workflow: WorkflowLine | None = None, faults: float = 1.0) -> Scenario:
+    """The scenario of a seed, with ``workflow`` instead of drawn ones if it is given. ``faults`` scales how many there are."""
     rng = random.Random(f"scenario {seed}")
-    engines = _engines(rng)
-    workflows = tuple(_workflow(rng, f"w{number}") for number in range(rng.choice((1, 1, 1, 1, 2, 3))))
+    rivals = rng.random() < 0.15
+    engines = ("a", "b") if rivals else _engines(rng)
+    workflows = (
+        (workflow,) if workflow is not None else tuple(_workflow(rng, f"w{number}") for number in range(rng.choice((1, 1, 1, 1, 2, 3))))
+    )
     size = sum(len(workflow.dag.tasks) for workflow in workflows)
     lease_s = rng.choice((0.1, 0.5, 1.0, 1.0, 2.0))
     return Scenario(
         seed=seed,
         workflows=workflows,
         engines=engines,
-        operations=_operations(rng, workflows, len(engines)),
-        faults=_faults(rng, size, lease_s, faults),
+        operations=_operations(rng, workflows, len(engines)) + (_rivalry(workflows) if rivals else ()),
+        faults=(_faults(rng, size, lease_s, faults) + (_pauses(rng, size, lease_s) if rivals else ()) + _outage(rng)) if faults else (),
         policy=rng.choice(("random", "random", "priority")),
         preempt=rng.choice((0.0, 0.05, 0.3, 0.8)),
         lease_s=lease_s,
@@ -147,6 +150,8 @@ def _behaviour(rng: random.Random, fields: dict[str, Any], depth: int) -> dict[s
     chance = rng.random()
     if chance < 0.60:
         return {}
+    if chance < 0.605 and fields["deterministic"]:
+        return {"does": "lie"}
     if chance < 0.66:
         return {"does": "nest"}
     if chance < 0.70:
@@ -216,6 +221,30 @@ def _faults(rng: random.Random, size: int, lease_s: float, scale: float) -> tupl
         nth = 1 + int(place * often)
         found[at, nth] = Fault(at=at, nth=nth, do=do, much=_much(rng, do, lease_s))
     return tuple(found.values())
+
+
+def _rivalry(workflows: tuple[WorkflowLine, ...]) -> tuple[Operation, ...]:
+    """Each engine wants the result of what the other drives."""
+    return tuple(Operation(do="run", workflow=each.name, engine=number, at_s=0.002) for each in workflows for number in (0, 1))
+
+
+def _pauses(rng: random.Random, size: int, lease_s: float) -> tuple[Fault, ...]:
+    """Engines stand still at bad moments for so long that they are taken for dead."""
+    points = ("commit", "commit", "task", "effect", "task.acted", "undo", "claim", "moment")
+    found: dict[tuple[str, int], Fault] = {}
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        at = rng.choice(points)
+        nth = 1 + int(rng.random() * _OFTEN.get(at, 4) * (1 + size / 8))
+        found[at, nth] = Fault(at=at, nth=nth, do="pause", much=round(lease_s * rng.choice((1.2, 1.5, 2.5, 4.0)) + rng.random() * 0.01, 4))
+    return tuple(found.values())
+
+
+def _outage(rng: random.Random) -> tuple[Fault, ...]:
+    """Now and then many beats in a row fail."""
+    if rng.random() > 0.04:
+        return ()
+    first = rng.randint(2, 6)
+    return tuple(Fault(at="beat", nth=first + number, do="fail") for number in range(rng.randint(3, 12)))
 
 
 def _much(rng: random.Random, do: str, lease_s: float) -> float:

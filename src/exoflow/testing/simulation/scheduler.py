@@ -242,8 +242,7 @@ class Scheduler:
                 raise self.failure
             while timers and (timers[0][0] <= self.now or not runnable):
                 due, _, action = heapq.heappop(timers)
-                if due > self.now:
-                    self.now = due
+                self.now = max(self.now, due)
                 action()
                 if self._dying:
                     self._reap()

@@ -17,6 +17,7 @@ from exoflow.errors import StorageFullError, StoreUnavailable
 from exoflow.store.base import BlobStore, Collected, Entry, Head, OwnerRow, Verdict, Write
 from exoflow.store.handle import Guard, check_write
 from exoflow.store.memory import MemoryBlobs, MemoryStore
+from exoflow.testing.simulation import situations
 from exoflow.testing.simulation.scenario import Fault
 from exoflow.testing.simulation.scheduler import Killed, Process, Scheduler
 
@@ -28,8 +29,8 @@ URL = "sim:"
 class Watcher:
     """Is told what the disk did. Does nothing by itself."""
 
-    def granted(self, workflow_id: str, epoch: int) -> None:
-        """An owner got a workflow."""
+    def granted(self, workflow_id: str, epoch: int, before: str | None) -> None:
+        """An owner got a workflow, which ``before`` had."""
 
     def written(self, write: Write) -> None:
         """A write was applied."""
@@ -55,14 +56,15 @@ class Disk:
         for write, verdict in zip(writes, verdicts, strict=True):
             if verdict == "applied":
                 if write.create:
-                    self._watcher.granted(write.workflow_id, write.epoch)
+                    self._watcher.granted(write.workflow_id, write.epoch, None)
                 self._watcher.written(write)
         return verdicts
 
     def claim(self, workflow_id: str, epoch: int, owner: str | None) -> int | None:
+        before = self.truth.head(workflow_id)
         got = self.truth.claim(workflow_id, epoch=epoch, owner=owner)
         if got is not None:
-            self._watcher.granted(workflow_id, got)
+            self._watcher.granted(workflow_id, got, before.owner if before is not None else None)
         return got
 
     def delete(self, workflow_id: str, epoch: int) -> bool:
@@ -138,6 +140,16 @@ def damage(store: MemoryStore, workflow_id: str, seq: int, at: float) -> bool:
     return True
 
 
+_TELLING = (
+    ("unknown", "commit", situations.COMMIT_UNKNOWN_DONE),
+    ("fail", "commit", situations.COMMIT_UNKNOWN_LOST),
+    ("unknown", "claim", situations.CLAIM_UNKNOWN),
+    ("full", "", situations.FULL),
+    ("stale", "", situations.STALE),
+)
+"""What it means that a fault happens at a call, if it has a name."""
+
+
 class Line:
     """The way of one process to the disk: what happens on it, ``point`` says. Without a scheduler it is perfect."""
 
@@ -151,6 +163,8 @@ class Line:
     ) -> None:
         self.scheduler, self.process, self._point, self._happen, self.reach = scheduler, process, point, happen, reach
         self.on_its_way = 0
+        self.busy: list[str] = []
+        """Calls under way."""
 
     @property
     def now_s(self) -> float:
@@ -165,17 +179,24 @@ class Line:
             return apply()
         if self.process is not None and not self.process.alive:
             raise Killed
-        scheduler.step()
-        fault = self._point(at)
-        if fault is None:
-            answer = apply()
-            scheduler.note(at)
+        self.busy.append(at)
+        try:
             scheduler.step()
-            return answer
-        return self._call_badly(scheduler, at, apply, fault, odd)
+            fault = self._point(at)
+            if fault is None:
+                answer = apply()
+                scheduler.note(at)
+                scheduler.step()
+                return answer
+            return self._call_badly(scheduler, at, apply, fault, odd)
+        finally:
+            self.busy.remove(at)
 
     def _call_badly(self, scheduler: Scheduler, at: str, apply: Callable[[], T], fault: Fault, odd: Callable[[Fault], Any] | None) -> T:
         scheduler.note(f"{at}: {fault.do}")
+        for do, where, situation in _TELLING:
+            if fault.do == do and where in ("", at):
+                self.reach(situation)
         match fault.do:
             case "fail":
                 raise StoreUnavailable(store=URL, reason="a fault before anything was done")
@@ -217,7 +238,7 @@ class Line:
             for action in self.process.on_death:
                 action()
         refused = answer is None or answer is False or (isinstance(answer, list) and "fenced" in answer)
-        self.reach(f"a dead process's {at} arrived late{' and was refused' if refused else ''}")
+        self.reach(situations.LATE_REFUSED if refused else situations.LATE_WRITE)
 
 
 class SimBlobs:
@@ -263,10 +284,10 @@ class SimBlobs:
         self._disk.damages += 1
         if fault.do == "lose":
             self._disk.lose(name)
-            self._line.reach("a blob was lost")
+            self._line.reach(situations.LOST_BLOB)
         else:
             self._disk.damage_blob(name, fault.much)
-            self._line.reach("a byte of a blob flipped")
+            self._line.reach(situations.FLIPPED_BLOB)
         return self._disk.blobs.open(name)
 
     def collect(self, *, grace_s: float, dry_run: bool = False) -> Collected:
@@ -297,19 +318,23 @@ class SimStore:
         for write in writes:
             check_write(write)
         if len(writes) > 1:
-            self._line.reach("a commit of several writes")
+            self._line.reach(situations.MANY_WRITES)
         return self._line.call("commit", lambda: self._apply(writes), lambda fault: self._torn(writes, fault))
 
     def _apply(self, writes: Sequence[Write]) -> list[Verdict]:
         verdicts = self.disk.commit(writes)
         self._blobs.answered(name for write in writes for name in write.blobs)
+        if "fenced" in verdicts:
+            self._line.reach(situations.FENCED_WRITE)
+        if "exists" in verdicts:
+            self._line.reach(situations.EXISTS)
         return verdicts
 
     def _torn(self, writes: Sequence[Write], fault: Fault) -> list[Verdict]:
         count = int(fault.much) % (len(writes) + 1)
         self._apply(writes[:count])
         if 0 < count < len(writes):
-            self._line.reach("a commit was torn between two writes")
+            self._line.reach(situations.TORN)
         raise StoreUnavailable(store=URL, reason=f"a fault after {count} of {len(writes)} writes")
 
     def claim(self, workflow_id: str, *, epoch: int, owner: str | None) -> int | None:
@@ -348,7 +373,7 @@ class SimStore:
         def damaged(fault: Fault) -> list[Entry]:
             there = [entry.seq for entry in read() if entry.payload and entry.seq > 1]
             if there and self.disk.flip(workflow_id, there[int(fault.much * len(there)) % len(there)], fault.much):
-                self._line.reach("a byte of a saved value flipped")
+                self._line.reach(situations.FLIPPED)
             return read()
 
         return self._line.call("entries", read, damaged)
