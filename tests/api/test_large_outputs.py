@@ -158,7 +158,7 @@ def test_a_damaged_output_on_which_a_commit_rests_is_not_made_again(url, ledger)
     change_file(blob)
     calls.clear()
     with exoflow.Engine(url) as engine:
-        text = "'makes' .*fails its digest, and a committing task or a rollback downstream may need that very value"
+        text = "'makes' .*fails its digest, and a commit or a rollback may need that very value"
         with pytest.raises(WorkflowBlockedError, match=text) as caught:
             engine.resume("w").result(PATIENCE_S)
         assert isinstance(caught.value.__cause__, CheckpointCorruptError)
