@@ -3,10 +3,11 @@
     python -m exoflow.testing.power.bitrot                     every byte of a small store and its blobs, and some of its log
     python -m exoflow.testing.power.bitrot --flips 20000       random bytes of many stores
 
-The store was left in the middle of its work, with finished and unfinished workflows, inline values and blobs. After each change, whoever
-asks gets the right answer, or an error that says that something is damaged; or what is damaged is made again, where the annotations allow
-it. Never a wrong answer, never an effect that happens twice, never any other exception. (Of the log, SQLite takes what is behind a damaged
-place for the end: what is read then is what the store held at an earlier time, which nobody can tell from a power loss.)
+The store was left in the middle of its work, with finished and unfinished workflows, inline values and blobs. After each change it is read
+as a whole, and after some, an engine works on it to the end. Whoever asks gets the right answer, or an error that says that something is
+damaged; or what is damaged is made again, where the annotations allow it. Never a wrong answer, never an effect that happens twice, never
+any other exception. (Of the log, SQLite takes what is behind a damaged place for the end: what is read then is what the store held at an
+earlier time, which nobody can tell from a power loss.)
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ CLEAR = (StoreOpenError, StoreCorruptError, CheckpointCorruptError, WorkflowBloc
 """Errors that say that something is damaged."""
 _LOG = f"{STORE}-wal"
 _LOG_STEP = 16
+_HEADER = 100
 _STORIES_MAX = 20
 
 
@@ -89,15 +91,19 @@ def places(tree: Tree) -> list[tuple[str, int]]:
     return [(path, at) for path, content in tree.items() for at in range(len(content or b""))]
 
 
-def judge(specimen: Specimen, path: str, at: int, bits: int) -> Findings:
-    """Change ``bits`` of one byte and see what comes of it."""
+def judge(specimen: Specimen, path: str, at: int, bits: int, *, by_engine: bool = True) -> Findings:
+    """Change ``bits`` of one byte and see what comes of it: when all is read, and when an engine works on it."""
     content = bytearray(specimen.tree[path] or b"")
     content[at] ^= bits
     changed = {**specimen.tree, path: bytes(content)}
     if path == _LOG:
         outcome, found = _read_log(specimen, changed)
     else:
-        outcome, found = _worked_on(specimen, changed)
+        lay_out(specimen.root, changed)
+        outcome, found = _read(specimen)
+        if by_engine:
+            outcome, wrong = _worked_on(specimen, outcome)
+            found += wrong
     where = f"{path.rpartition('/')[2]} byte {at} ^ {bits:#x}"
     return Findings(flips=1, outcomes={outcome: 1}, violations=[f"{where}: {line}" for line in found])
 
@@ -113,15 +119,13 @@ def _read_log(specimen: Specimen, changed: Tree) -> tuple[str, list[str]]:
     return ("as it was" if held == specimen.known.asked else "as it was before"), found
 
 
-def _worked_on(specimen: Specimen, changed: Tree) -> tuple[str, list[str]]:
-    lay_out(specimen.root, changed)
-    read, found = _read(specimen)
+def _worked_on(specimen: Specimen, read: str) -> tuple[str, list[str]]:
     done = workloads.finish(specimen.root / STORE, specimen.truth, specimen.known)
-    found += done.violations
+    found = done.violations
     found += [f"{name}: {type(error).__name__}: {error}" for name, error in done.refused.items() if not isinstance(error, CLEAR)]
     if not done.refused:
-        return ("right" if read == "right" else f"{read}, but the engine got through"), found
-    return " and ".join(sorted({type(error).__name__ for error in done.refused.values()})), found
+        return f"{read}, and the engine got through", found
+    return "engine: " + " and ".join(sorted({type(error).__name__ for error in done.refused.values()})), found
 
 
 def _read(specimen: Specimen) -> tuple[str, list[str]]:
@@ -134,7 +138,7 @@ def _read(specimen: Specimen) -> tuple[str, list[str]]:
     except (ExoflowError, apsw.Error, OSError, ValueError, TypeError, LookupError) as error:
         return "", [f"opening: {type(error).__name__}: {error}"]
     try:
-        return "right", [*_differences(store, expected)]
+        return ("a blob is refused" if _is_damaged(store) else "right"), [*_differences(store, expected)]
     except StoreCorruptError as error:
         return type(error).__name__, []
     except (ExoflowError, apsw.Error, OSError, ValueError, TypeError, LookupError) as error:
@@ -144,7 +148,7 @@ def _read(specimen: Specimen) -> tuple[str, list[str]]:
 
 
 def _differences(store: SqliteStore, expected: Snapshot) -> Iterator[str]:
-    """Payloads are the engine's to check, so they are left out here."""
+    """The digests of payloads are in the bodies, for the engine to check; a page that damages one is found all the same."""
     heads = store.heads(limit=1000)
     if {head.workflow_id: head for head in heads} != {name: held.head for name, held in expected.workflows.items()}:
         yield f"there are {[head.workflow_id for head in heads]}, or their heads differ"
@@ -154,19 +158,23 @@ def _differences(store: SqliteStore, expected: Snapshot) -> Iterator[str]:
         for retired, entries in ((False, held.active), (True, held.journal)):
             if [entry.body for entry in store.entries(name, retired=retired)] != [entry.body for entry in entries]:
                 yield f"the journal of {name} differs"
+
+
+def _is_damaged(store: SqliteStore) -> bool:
     for name in store.blobs.names():
         try:
             store.blobs.open(name)
         except ValueError:
-            continue
+            return True
+    return False
 
 
 # --- campaigns -----------------------------------------------------------------------------------------------------------------------
 
 
-def every_byte(seed: int, share: tuple[int, int], step: int = 1) -> Findings:
+def every_byte(seed: int, share: tuple[int, int], step: int = 1, engines: int = 1) -> Findings:
     """Of a store and its blobs (or every ``step``-th), and fewer of its log, where all are alike. ``share`` (3, 4): every fourth of those
-    places, from the third."""
+    places, from the third. An engine works on the file's header and on one in ``engines`` of the rest."""
     total = Findings()
     for with_log in (False, True):
         outer = folder()
@@ -175,7 +183,8 @@ def every_byte(seed: int, share: tuple[int, int], step: int = 1) -> Findings:
             rng = random.Random(seed)
             here = [place for place in places(specimen.tree) if with_log == (place[0] == _LOG)][:: step * (_LOG_STEP if with_log else 1)]
             for path, at in here[share[0] :: share[1]]:
-                total.add(judge(specimen, path, at, rng.randint(1, 255)))
+                by_engine = (path == STORE and at < _HEADER) or rng.randrange(engines) == 0
+                total.add(judge(specimen, path, at, rng.randint(1, 255), by_engine=by_engine))
         finally:
             shutil.rmtree(outer)
     return total
@@ -198,6 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m exoflow.testing.power.bitrot", description="Change bytes of stores, one at a time.")
     parser.add_argument("--flips", type=int, default=0, help="so many random bytes of many stores (default: every byte of one)")
     parser.add_argument("--step", type=int, default=1, help="of one store, only every so many-th byte")
+    parser.add_argument("--engines", type=int, default=16, help="of one store, an engine works on one in so many (default 16)")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
     parser.add_argument("--seed", type=int, default=0, help="the first one (default 0)")
     parser.add_argument("--record", type=Path, nargs="?", const=CAMPAIGNS, help=f"append the result to a file (default {CAMPAIGNS})")
@@ -209,7 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
             last = given.seed + (given.flips - 1) // 500
             work = [pool.submit(random_bytes, seed, min(500, given.flips)) for seed in range(given.seed, last + 1)]
         else:
-            work = [pool.submit(every_byte, given.seed, (job, given.jobs), given.step) for job in range(given.jobs)]
+            work = [pool.submit(every_byte, given.seed, (job, given.jobs), given.step, given.engines) for job in range(given.jobs)]
         for future in work:
             total.add(future.result())
             print(f"{total.flips} bytes, {len(total.violations)} violations", file=sys.stderr, flush=True)
@@ -218,7 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
     print("\n".join(f"  {count:>9}  {name}" for name, count in sorted(total.outcomes.items(), key=lambda item: -item[1])))
     print("\n".join(total.violations[:_STORIES_MAX]))
     if given.record:
-        what = f"--flips {given.flips}" if given.flips else f"--step {given.step}"
+        what = f"--flips {given.flips}" if given.flips else f"--step {given.step} --engines {given.engines}"
         result = campaign.Campaign(
             kind="bit-rot",
             command=f"python -m exoflow.testing.power.bitrot {what} --jobs {given.jobs} --seed {given.seed}",
