@@ -305,7 +305,7 @@ class FileBlobs:
                 ours = {name: fd for name in some if (fd := held.enter_context(_try_to_lock(self._path(name)))) is not None}
                 named = set(self._named(ours))  # asked only now: whoever had pinned them has committed, or never will
                 spared += len(some) - len(ours)
-                for name in ours.keys() - named:
+                for name in sorted(ours.keys() - named):
                     info = os.fstat(ours[name])
                     if info.st_mtime > newest:
                         spared += 1
