@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,11 +36,17 @@ _SAY_EVERY = 500
 
 
 def campaign(supervisor: Supervisor, cases: list[Case], seed: int, kills: int, deadline: float) -> Outcome:
-    """All ``cases`` in turn, with one seed after the other, until there were so many kills or the time is over."""
+    """All ``cases`` in turn, with one seed after the other, until there were so many kills, or the time is over, or SIGTERM comes."""
     total, said = Outcome(), 0
-    while total.kills < kills and time.monotonic() < deadline:
+    told_to_end: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: told_to_end.append(number))
+
+    def is_over() -> bool:
+        return bool(told_to_end) or total.kills >= kills or time.monotonic() >= deadline
+
+    while not is_over():
         for case in cases:
-            if total.kills >= kills or time.monotonic() >= deadline:
+            if is_over():
                 break
             outcome = supervisor.run(case, seed)
             total.add(outcome)
@@ -113,6 +120,7 @@ def in_parallel(arguments: argparse.Namespace) -> Outcome:
         subprocess.Popen([*command, "--seed", str(arguments.seed + job * 1_000_000)], stdout=subprocess.PIPE, cwd=ROOT)
         for job in range(arguments.jobs)
     ]
+    signal.signal(signal.SIGTERM, lambda *_: [process.terminate() for process in processes])
     total = Outcome()
     for process in processes:
         said = process.communicate()[0].splitlines()

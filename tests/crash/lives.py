@@ -117,6 +117,7 @@ def live(orders: Orders) -> None:
     code = 3
     try:
         faulthandler.register(signal.SIGUSR1, all_threads=True)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the supervisor has its own way to end
         os.environ[ledger.LIFE] = str(orders.number)
         os.chdir(orders.folder)
         case = CASES[orders.case]
