@@ -93,8 +93,8 @@ def record(arguments: argparse.Namespace, total: Outcome, began: str, seconds: f
 
 
 def serve(supervisor: Supervisor) -> Outcome:
-    """A line of JSON comes in: ``workflow``, and ``seed`` and ``kills`` or ``traps``, perhaps a ``plant``; an Outcome goes out. Ends with
-    its input, and gives the sum of what was not planted."""
+    """A line of JSON comes in: ``workflow``, and ``seed`` and ``kills`` or ``traps``, perhaps a ``plant`` or ``pool``; an Outcome goes out.
+    Ends with its input, and gives the sum of what was not planted."""
     everything = Outcome()
     for line in sys.stdin:
         asked = json.loads(line)
@@ -102,7 +102,7 @@ def serve(supervisor: Supervisor) -> Outcome:
         supervisor.plant = asked.get("plant", "")
         total, seed = Outcome(), asked.get("seed", 1)
         if "traps" in asked:
-            total = supervisor.replay(case, [told(**trap) for trap in asked["traps"]])
+            total = supervisor.replay(case, [told(**trap) for trap in asked["traps"]], pool=asked.get("pool", False))
         while total.kills < asked.get("kills", 0) and not total.violations:
             total.add(supervisor.run(case, seed))
             seed += 1

@@ -24,18 +24,21 @@ from exoflow.cli.main import app
 from exoflow.client.engine import Engine
 from exoflow.core import journal
 from exoflow.errors import EnvironmentFault, InvalidStateError, TaskFailed, WorkflowFailed, WorkflowInDoubtError, WorkflowNotFoundError
+from exoflow.executors.base import Executor
 from exoflow.runtime.ownership import life_of
 from exoflow.runtime.run import WorkflowFuture
+from exoflow.settings import Settings
 from exoflow.store import sqlite_file
 from exoflow.testing import ledger
 from exoflow.testing.ledger import Traced, Trap
+from exoflow.wiring import Parts, executor_for
 from tests.crash import workflows
 from tests.crash.plants import PLANTS
 from tests.crash.points import FAULTS, At, guarded
 from tests.crash.workflows import CASES, Case
 
-LIMIT_S = 20.0
-"""No workflow here needs a second, so one that has not ended by then never will."""
+LIMIT_S = 45.0
+"""No workflow here needs a second on an idle machine, so one that has not ended by then never will."""
 
 ON_CLOSING = "on closing"
 """SQLite closes whatever the disk says. apsw then raises what was planted, since it was raised in Python."""
@@ -61,8 +64,8 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
 
     ``books``: the ids of the workflows that it runs, all of the same ``case``. ``via``: how it asks for them; ``command`` is the command
     ``exoflow``, and for the first of them only. ``traps`` are completed with the pid. ``at``: a crash point to die at, or (``guarded``)
-    only count them. ``slow_s``: how long each write to the store takes longer. ``confirms``: look at what is finished instead. ``plant``:
-    a bug to put into the engine.
+    only count them. ``pool``: tasks for threads run in worker processes instead. ``slow_s``: how long each write to the store takes
+    longer. ``confirms``: look at what is finished instead. ``plant``: a bug to put into the engine.
     """
 
     case: str
@@ -76,6 +79,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     cut: Cut | None = None
     at: At | None = None
     guarded: bool = False
+    pool: bool = False
     slow_s: float = 0.0
     confirms: bool = False
     plant: str = ""
@@ -150,7 +154,12 @@ def _plant(name: str) -> None:
 def _open(case: Case, orders: Orders) -> Engine:
     store = f"sqlite:{orders.folder}/store.db"
     inline_bytes, lease_s = orders.inline_bytes, case.lease_s
-    return Engine(store, threads=orders.threads, processes=2, inline_bytes=inline_bytes, drain_s=2.0, lease_s=lease_s)
+    parts = Parts(executor_for=_in_pool) if orders.pool else None
+    return Engine(store, threads=orders.threads, processes=2, inline_bytes=inline_bytes, drain_s=2.0, lease_s=lease_s, parts=parts)
+
+
+def _in_pool(name: str, settings: Settings, fds: tuple[int, ...]) -> Executor:
+    return executor_for("process" if name == "thread" else name, settings, fds)
 
 
 def _strive_or_fail(case: Case, orders: Orders) -> tuple[Ended, int] | str:

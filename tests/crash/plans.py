@@ -75,21 +75,21 @@ class Plan:
         return self.victim == "worker" or at_point or any(trap.victim == "worker" for trap in self.traps)
 
 
-def draw_plan(rng: random.Random, seed: int, case: Case, measure: Measure, number: int, deaths_left: int) -> Plan:
+def draw_plan(rng: random.Random, seed: int, case: Case, measure: Measure, number: int, deaths_left: int, *, in_processes: bool) -> Plan:
     """The next kill. In later lives there is less left to do, so it comes earlier."""
     share = rng.random() * (1.1 if number == 1 else rng.choice((1.0, 0.6, 0.3)))
     victim = rng.choice(("engine", "engine", "family"))
     if case.by_command and rng.random() < SIGNALS:
         return Plan("signal", share, "engine", signals=_signals(rng))
     if rng.random() < POINT:
-        plan = Plan("point", share, victim, at=_at(rng, seed, measure, number))
+        plan = Plan("point", share, victim, at=_at(rng, seed, measure, number, of_workers=in_processes and not case.in_processes))
         if plan.at is not None and (deaths_left or not plan.kills_worker):
             return plan
-    if case.in_processes and deaths_left and rng.random() < WORKER / 2:
+    if in_processes and deaths_left and rng.random() < WORKER / 2:
         return Plan("time", share, "worker")
     how = rng.choice(("time", "time", "moment", "moment", "moment", "effect", "write", "write", "undo" if number > 1 else "effect"))
     traps: list[Trap] = []
-    if case.in_processes and deaths_left and rng.random() < WORKER:
+    if in_processes and deaths_left and rng.random() < WORKER:
         hit = 1 + int(rng.random() * measure.entries / 2)
         traps.append(Trap(life=number, pid=0, hit=hit, victim="worker", when=rng.choice(("before", "after"))))
     plan = Plan(how, share, victim, slow_s=rng.choice((0.0, 0.0, 0.0, 0.001, 0.004)))
@@ -107,8 +107,14 @@ def draw_plan(rng: random.Random, seed: int, case: Case, measure: Measure, numbe
     return plan
 
 
-def _at(rng: random.Random, seed: int, measure: Measure, number: int) -> At | None:
-    """Runs with consecutive seeds come through all moments of first lives; those of later lives are drawn."""
+_OF_WORKERS = moments({name: HITS_MAX for name in POINTS if name.startswith(("wire.", "worker.", "executors.process_pool."))})
+
+
+def _at(rng: random.Random, seed: int, measure: Measure, number: int, *, of_workers: bool) -> At | None:
+    """Runs with consecutive seeds come through all moments of first lives; those of later lives are drawn. ``of_workers``: there are
+    some that were not there when the workflow was measured."""
+    if of_workers and rng.random() < 1 / 2:
+        return rng.choice(_OF_WORKERS)
     if number == 1 and measure.moments:
         at = measure.moments[seed % len(measure.moments)]
     elif number > 1 and measure.moments_again:

@@ -34,7 +34,7 @@ from tests.crash.workflows import Case
 ROOT = Path(__file__).parents[2]
 NEEDED = ("cli.main", "cli.following", "executors.inline", "executors.loop", "executors.process_pool", "executors.threads", "store.sqlite")
 """Modules that an engine imports when it first needs them: imported here, once, so that a fork has them."""
-RIVAL, FRESH, TWINS, PAUSE = 0.1, 0.03, 0.15, 0.3
+RIVAL, FRESH, TWINS, PAUSE, POOL = 0.1, 0.03, 0.15, 0.3, 0.08
 ENDED = frozenset({0, 4, 5, 7})
 """Exit codes of the command when the workflow has ended, well or not."""
 WORKER_DEATHS_MAX = 2
@@ -135,17 +135,25 @@ class Supervisor:
         outcome.add(Run(self, case, str(seed), measure).go())
         return outcome
 
-    def replay(self, case: Case, plans: list[Plan]) -> Outcome:
+    def replay(self, case: Case, plans: list[Plan], *, pool: bool = False) -> Outcome:
         """A run whose lives are killed as told, and the last one not."""
-        return Run(self, case, "told", Measure(), told=plans).go(depth=len(plans))
+        return Run(self, case, "told", Measure(), told=plans, pool=pool).go(depth=len(plans))
 
 
 class Run:
     """One workflow, from its submission to its end. ``told``: how its lives are killed, where that is not to be drawn. ``guarded``: count
-    in every life how often it comes by each crash point."""
+    in every life how often it comes by each crash point. ``pool``: what is meant for threads runs in worker processes."""
 
     def __init__(
-        self, supervisor: Supervisor, case: Case, seed: str, measure: Measure, *, told: list[Plan] | None = None, guarded: bool = False
+        self,
+        supervisor: Supervisor,
+        case: Case,
+        seed: str,
+        measure: Measure,
+        *,
+        told: list[Plan] | None = None,
+        guarded: bool = False,
+        pool: bool = False,
     ) -> None:
         self.supervisor, self.case, self.seed, self.measure = supervisor, case, seed, measure
         self.told, self.guarded = list(told or ()), guarded
@@ -153,6 +161,8 @@ class Run:
         supervisor.runs += 1
         self.book = f"{case.name}-{seed}-{supervisor.runs}"
         twins = seed.isdigit() and not case.cancels and self.rng.random() < TWINS
+        may_move = not case.in_processes and not case.cancels
+        self.pool = pool or (seed.isdigit() and may_move and self.rng.random() < POOL)
         self.books = (self.book, f"{self.book}-twin") if twins else (self.book,)
         self.folder = supervisor.folder / self.book
         self.alive: list[Life] = []
@@ -206,7 +216,8 @@ class Run:
                 self.struck.append((life, self.describe(plan, fresh_one=fresh_one and life is victim)))
 
     def draw(self) -> Plan:
-        return draw_plan(self.rng, int(self.seed), self.case, self.measure, self.number + 1, self.deaths_left)
+        in_processes = self.case.in_processes or self.pool
+        return draw_plan(self.rng, int(self.seed), self.case, self.measure, self.number + 1, self.deaths_left, in_processes=in_processes)
 
     def describe(self, plan: Plan, *, fresh_one: bool) -> str:
         whom = "everything" if plan.victim == "family" else "the engine"
@@ -250,6 +261,7 @@ class Run:
             cut=plan.cut if plan else None,
             at=plan.at if plan else None,
             guarded=self.guarded,
+            pool=self.pool,
             slow_s=plan.slow_s if plan else 0.0,
             confirms=confirms,
             plant=self.supervisor.plant,
@@ -409,7 +421,13 @@ class Run:
         outcome.signals, outcome.points, outcome.faults = self.signals, dict(self.came), dict(self.faults)
         outcome.hows = dict(Counter(how for _, how in self.struck))
         outcome.phases = dict(Counter(verdict.phase(stories[self.book], life.number) for life, _ in self.struck))
-        reached = Counter({"rivals on one store": int(self.rivals > 0), "two workflows at once": len(self.books) - 1})
+        reached = Counter(
+            {
+                "in worker processes instead of threads": int(self.pool),
+                "rivals on one store": int(self.rivals > 0),
+                "two workflows at once": len(self.books) - 1,
+            }
+        )
         for name, said in confirmed.items():
             ends = [ended[name] for ended, _ in self.ends]
             self.found += verdict.violations(self.case, self.folder / name, stories[name], ends, said)

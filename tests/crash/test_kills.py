@@ -38,6 +38,19 @@ def test_it_survives(ask: Ask, workflow: str) -> None:
     assert outcome.kills >= kills_of(workflow)
 
 
+@pytest.mark.parametrize(
+    "workflow", ["chain", "saga_withdrawn", "large_outputs", "nested_sub_workflows", "caught_failures", "e2_transaction"]
+)
+@pytest.mark.parametrize("victim", ["self", "engine"])
+@pytest.mark.parametrize("when", ["before", "during", "after"])
+def test_it_survives_in_worker_processes(ask: Ask, workflow: str, victim: str, when: str) -> None:
+    """Workflows that are meant for threads, killed while a worker answers."""
+    traps = [{"at": {"point": "worker.wire.send", "when": when, "victim": victim, "hit": hit}} for hit in (1, 2)]
+    outcome = ask(workflow, traps=traps, pool=True)
+    assert not outcome.violations, "\n".join(outcome.violations)
+    assert outcome.kills + outcome.worker_kills >= 1
+
+
 ASKING = {"SIGTERM": [15], "SIGHUP": [1], "SIGINT": [2], "SIGTERM twice": [15, 15], "SIGTERM, then SIGKILL": [15, 9], "both": [1, 15]}
 
 
