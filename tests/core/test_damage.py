@@ -109,3 +109,26 @@ def test_a_reader_that_is_condemned_with_its_damaged_input_is_dropped_and_runs_a
     drill.succeed("d", saved=False)
     drill.succeed("r")
     assert drill.status is Status.SUCCEEDED
+
+
+@pytest.mark.parametrize("det", [True, False])
+def test_a_damaged_output_is_not_made_again_if_that_would_redraw_what_a_commit_rests_on(det: bool) -> None:
+    """Whether its own version comes again is not enough: so must that of everything that has to run for it."""
+    drill = Drill(
+        internal("draw", save=NONE), internal("s", "draw", det=det), internal("t", "draw"), committing("c", "t"), internal("e", "s", "c")
+    )
+    drill.succeed("draw", saved=False)
+    drill.succeed("s", "t", "c")
+    drill.crash()
+    assert runs(drill.inputs_lost("e", spoiled=("s",))) == []
+    assert drill.status is Status.BLOCKED
+
+
+def test_a_commit_may_rest_on_a_damaged_output_by_way_of_a_task_that_left_no_record() -> None:
+    """It had run, and makes the same output again; the commit behind it may have run too, and its record never arrived."""
+    drill = Drill(internal("n"), internal("d", "n", det=True, save=NONE), committing("c", "d"))
+    drill.succeed("n")
+    drill.succeed("d", saved=False)
+    drill.crash()
+    assert runs(drill.inputs_lost("d", spoiled=("n",))) == []
+    assert drill.status is Status.BLOCKED

@@ -95,9 +95,19 @@ def spoiled(state: State, name: str) -> None:
 
 
 def _may_be_made_again(task: Task) -> bool:
-    if task.kind is Kind.COMMITTING and task.spec.annotations.on_unknown != "retry":
-        return False  # it has acted, and must not act twice
-    return task.deterministic or not (_commit_may_rest_on(task) or _rollback_needs(task))
+    """Of the task, and of whatever has to run again for it, nothing has acted that must not act twice, and nothing is drawn anew that a
+    commit or a rollback rests on."""
+    seen, stack = {task}, [task]
+    while stack:
+        here = stack.pop()
+        if here.kind is Kind.COMMITTING and here.spec.annotations.on_unknown != "retry":
+            return False
+        if not here.deterministic and (_commit_may_rest_on(here) or _rollback_needs(here)):
+            return False
+        lost = [up for up in here.ups if not up.at_hand and up not in seen]
+        seen.update(lost)
+        stack += lost
+    return True
 
 
 def _commit_may_rest_on(task: Task) -> bool:
@@ -109,9 +119,22 @@ def _commit_may_rest_on(task: Task) -> bool:
             if down not in seen:
                 seen.add(down)
                 stack.append(down)
-                if down.kind is Kind.COMMITTING and all(up.version != UNEXECUTED for up in down.ups):
+                if down.kind is Kind.COMMITTING and all(map(_may_have_run, down.ups)):
                     return True
     return False
+
+
+def _may_have_run(task: Task) -> bool:
+    """Whether it was executed, or may have been in an earlier life without leaving a record: then it makes the same output again."""
+    seen, stack = {task}, [task]
+    while stack:
+        here = stack.pop()
+        if here.version == UNEXECUTED:
+            if not here.deterministic:
+                return False
+            stack += [up for up in here.ups if up not in seen]
+            seen.update(here.ups)
+    return True
 
 
 def _rollback_needs(task: Task) -> bool:
