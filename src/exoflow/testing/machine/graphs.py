@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+from collections.abc import Sequence
 
 from exoflow.core.checks import repair
 from exoflow.core.spec.annotations import Annotations, Checkpoint, Unknown
@@ -56,11 +57,35 @@ def random_graph(rng: random.Random, size: int, *, doubts: bool = False, prefix:
     return ordered(specs, specs[-1].id)
 
 
+def draws_and_commits(rng: random.Random) -> Graph:
+    """Where the commit rule is needed most (docs/semantics.md, section 4), and chance alone hardly ever leads: draws that are never saved,
+    what is saved of them, commits that rest on it, and others who still need the draws."""
+    specs: list[TaskSpec] = []
+
+    def add(
+        letter: str, count: int, reads: Sequence[str], checkpoint: Checkpoint, *, commits: bool = False, draws: bool = False
+    ) -> list[str]:
+        names = [f"{letter}{index}" for index in range(count)]
+        for name in names:
+            ups = rng.sample(reads, rng.randint(1, min(2, len(reads)))) if reads else []
+            notes = Annotations(checkpoint=checkpoint, deterministic=not draws and rng.random() < 0.5, can_rollback=not commits)
+            specs.append(TaskSpec(id=name, reads=tuple(ups), annotations=notes))
+        return names
+
+    draws = add("d", rng.randint(1, 3), [], Checkpoint.NONE, draws=True)
+    saved = add("s", rng.randint(1, 3), draws, Checkpoint.ASYNC)
+    commits = add("c", rng.randint(1, 2), saved, Checkpoint.ASYNC, commits=True)
+    add("o", rng.randint(0, 2), draws + commits[:1], Checkpoint.NONE)
+    used = {up for spec in specs for up in spec.reads}
+    specs.append(TaskSpec(id="end", reads=tuple(spec.id for spec in specs if spec.id not in used)))
+    return ordered(specs, "end")
+
+
 @functools.lru_cache(maxsize=1024)
 def drawn_graph(number: int) -> Graph | None:
-    """The ``number``-th workflow of 1 to 8 tasks. What is unsafe is repaired, or left out half of the time (None)."""
+    """The ``number``-th workflow, mostly of 1 to 8 tasks. What is unsafe is repaired, or left out half of the time (None)."""
     rng = random.Random(number)
-    graph = random_graph(rng, rng.choice(_SIZES), doubts=True)
+    graph = draws_and_commits(rng) if number % 8 == 7 else random_graph(rng, rng.choice(_SIZES), doubts=True)
     repaired, changed = repair(graph)
     return None if changed and rng.random() < 0.5 else repaired
 
