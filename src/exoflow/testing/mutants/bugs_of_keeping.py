@@ -46,6 +46,52 @@ KEEPING = (
         suite=_STORES,
     ),
     # --- large outputs ---------------------------------------------------------------------------------------------------------------
+    Mutant(
+        name="blob_is_not_pinned",
+        breaks="a collection takes a large output whose record is about to be written",
+        module="exoflow.store.blobs",
+        old="            self._pins.add(name, held)\n",
+        new="            os.close(held)\n",
+        ring="suites",
+        suite=_STORES,
+    ),
+    Mutant(
+        name="memory_blob_is_not_pinned",
+        breaks="a collection takes a large output whose record is about to be written, in memory",
+        module="exoflow.store.memory",
+        old=" and name not in self._pins]",
+        new="]",
+        ring="suites",
+        suite=_STORES,
+    ),
+    Mutant(
+        name="shared_blob_is_deleted",
+        breaks="deleting a workflow takes a large output that another one shares",
+        module="exoflow.store.sqlite",
+        old="        return [name for (name,) in self._read(_READ_NAMED, _json(list(blobs)).decode())]\n",
+        new="        return []\n",
+        ring="suites",
+        suite=_STORES,
+    ),
+    # --- names that come again ---------------------------------------------------------------------------------------------------------
+    Mutant(
+        name="epochs_come_again",
+        breaks="whoever was late for a deleted workflow takes the next one of its name",
+        module="exoflow.runtime.ownership",
+        old="    return (birth << _LIFE_BITS) + 1\n",
+        new="    return 1 + 0 * birth\n",
+        ring="suites",
+        suite="tests/api/test_rebirth.py",
+    ),
+    Mutant(
+        name="keys_come_again",
+        breaks="a payment made for a deleted workflow counts for the next one of its name",
+        module="exoflow.worker.context",
+        old="\\0{self.birth}\\0",
+        new="\\0",
+        ring="suites",
+        suite="tests/api/test_rebirth.py",
+    ),
     # --- power -----------------------------------------------------------------------------------------------------------------------
     Mutant(
         name="blob_is_not_flushed",
