@@ -26,7 +26,7 @@ from exoflow.client.engine import Engine
 from exoflow.testing import ledger
 from exoflow.testing.ledger import Book, Ledger, Trap, descendants
 from tests.crash import verdict, workflows
-from tests.crash.lives import LIMIT_S, Confirmed, Ended, Orders, Way, live
+from tests.crash.lives import LIMIT_S, PATIENCE, Confirmed, Ended, Orders, Way, live
 from tests.crash.plans import DEPTHS, Measure, Plan, draw_plan
 from tests.crash.points import Tally, struck
 from tests.crash.workflows import Case
@@ -389,7 +389,7 @@ class Run:
     def bury_orphans(self) -> None:
         """Whatever the dead left behind has become our child, and must be on its way out."""
         known = {self.supervisor.ledger.pid, *(life.pid for life in self.alive)}
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 5 * PATIENCE
         while orphans := [pid for pid in _children() if pid not in known]:
             for pid in orphans:
                 if time.monotonic() > deadline:

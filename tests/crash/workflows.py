@@ -441,7 +441,7 @@ def saga_cancelled() -> Node:
     return pay.bind(wait_for_the_end.bind(legs))
 
 
-@case(ends="CANCELLED", cancels=True, from_elsewhere=True, lease_s=2.0)
+@case(ends="CANCELLED", cancels=True, from_elsewhere=True, lease_s=3.0)
 def saga_cancelled_from_elsewhere() -> Node:
     """By somebody who can only leave a wish for whoever drives it, and waits until it has ended."""
     return wait_to_be_stopped.bind(book.bind([]))
