@@ -7,16 +7,19 @@ from typing import Any
 
 import msgspec
 
+from exoflow.core import checks
+from exoflow.core.spec.annotations import Annotations, Checkpoint
+from exoflow.core.spec.graph import Graph, TaskSpec
 from exoflow.testing.simulation.scenario import Dag, Fault, Operation, Scenario, TaskLine, WorkflowLine
 
 _WRITES = ("fail", "unknown", "delay", "slow", "crash_before", "crash_after", "late", "pause", "power")
 _READS = ("fail", "delay", "crash_before", "crash_after")
 FAULTS: dict[str, tuple[str, ...]] = {
     "commit": (*_WRITES, "full", "torn"),
-    "claim": _WRITES,
-    "beat": _WRITES,
-    "wish": _WRITES,
-    "delete": _WRITES,
+    "claim": (*_WRITES, "twice"),
+    "beat": (*_WRITES, "twice"),
+    "wish": (*_WRITES, "twice"),
+    "delete": (*_WRITES, "twice"),
     "head": (*_READS, "stale"),
     "heads": (*_READS, "stale"),
     "owners": (*_READS, "stale"),
@@ -59,7 +62,7 @@ def scenario(seed: int, *, workflow: WorkflowLine | None = None, faults: float =
     )
     size = sum(len(workflow.dag.tasks) for workflow in workflows)
     lease_s = rng.choice((0.1, 0.5, 1.0, 1.0, 2.0))
-    return Scenario(
+    given = Scenario(
         seed=seed,
         workflows=workflows,
         engines=engines,
@@ -72,6 +75,7 @@ def scenario(seed: int, *, workflow: WorkflowLine | None = None, faults: float =
         slots=rng.choice((1, 2, 4, 16)),
         checked=rng.random() < 0.1,
     )
+    return msgspec.structs.replace(given, faults=given.faults + _unmasking(rng)) if given.lies and faults else given
 
 
 def _engines(rng: random.Random) -> tuple[str, ...]:
@@ -86,11 +90,38 @@ def _engines(rng: random.Random) -> tuple[str, ...]:
 
 def _workflow(rng: random.Random, name: str) -> WorkflowLine:
     size = rng.randint(100, 200) if rng.random() < 0.003 else rng.choice((1, 2, 2, 3, 3, 4, 4, 5, 6, 8, 12))
-    return WorkflowLine(
-        name=name,
-        dag=_dag(rng, size, depth=0),
-        mode="auto" if rng.random() < 0.85 else "strict",
-        on_failure="rollback" if rng.random() < 0.2 else "keep",
+    dag = _dag(rng, size, depth=0)
+    if rng.random() < 0.9:  # the engine could do it, each time that it is asked to run the workflow, and that takes long
+        dag = _made_safe(dag)
+    auto = rng.random() < 0.7 if any(line.grows for line in dag.tasks) and size <= 12 else rng.random() < 0.05
+    return WorkflowLine(name=name, dag=dag, mode="auto" if auto else "strict", on_failure="rollback" if rng.random() < 0.2 else "keep")
+
+
+def _made_safe(dag: Dag) -> Dag:
+    """With the missing checkpoints on."""
+    if len(dag.tasks) > 12:
+        chosen = {line.name for line in dag.tasks if not line.deterministic or line.catch}
+    else:
+        specs = [
+            TaskSpec(
+                id=line.name,
+                reads=line.reads,
+                after=line.after,
+                annotations=Annotations(
+                    checkpoint=Checkpoint.NONE if line.checkpoint is False else Checkpoint.ASYNC,
+                    deterministic=line.deterministic,
+                    can_rollback=line.kind != "committing",
+                    has_rollback=line.kind == "undoable",
+                ),
+                catch=line.catch,
+            )
+            for line in dag.tasks
+        ]
+        chosen = set(checks.repair(Graph(tuple(specs), specs[-1].id))[1])
+    return Dag(
+        tasks=tuple(
+            msgspec.structs.replace(line, checkpoint=line.checkpoint or True) if line.name in chosen else line for line in dag.tasks
+        )
     )
 
 
@@ -237,6 +268,12 @@ def _pauses(rng: random.Random, size: int, lease_s: float) -> tuple[Fault, ...]:
         nth = 1 + int(rng.random() * _OFTEN.get(at, 4) * (1 + size / 8))
         found[at, nth] = Fault(at=at, nth=nth, do="pause", much=round(lease_s * rng.choice((1.2, 1.5, 2.5, 4.0)) + rng.random() * 0.01, 4))
     return tuple(found.values())
+
+
+def _unmasking(rng: random.Random) -> tuple[Fault, ...]:
+    """A lie about determinism shows when a saved output has to be made again."""
+    crash = Fault(at="moment", nth=rng.randint(60, 400), do="crash")
+    return crash, *(Fault(at="entries", nth=nth, do="flip", much=round(rng.random() * 8, 3)) for nth in range(1, 6))
 
 
 def _outage(rng: random.Random) -> tuple[Fault, ...]:

@@ -213,6 +213,11 @@ class Line:
                 answer = apply()
                 scheduler.park(fault.much)
                 return answer
+            case "twice":  # it was delivered, the answer took long, and it was sent again
+                answer = apply()
+                apply()
+                scheduler.step()
+                return answer
             case "crash_before" | "pause" | "power" | "jump":
                 self._happen(fault)
             case "crash_after":
