@@ -76,11 +76,11 @@ class Case:
 CASES: list[Case] = []
 
 
-def case(number, cls, *words, only="", base=Exception):
+def case(number, cls, *words, only="", base=Exception, limit_s=0.1):
     """The decorated function makes the mistake."""
 
     def note(do):
-        CASES.append(Case(f"{number} {do.__name__}", do, cls, words, only, base))
+        CASES.append(Case(f"{number} {do.__name__}", do, cls, words, only, base, limit_s))
         return do
 
     return note
@@ -317,7 +317,7 @@ argument(17, socket.socket, "socket.socket")
 argument(17, lambda: threading.Thread(target=print), "_thread")
 
 
-@case(17, e.ArgumentNotSerializableError, "argument of task 'same' cannot be pickled", "nested too deeply")
+@case(17, e.ArgumentNotSerializableError, "argument of task 'same' cannot be pickled", "nested too deeply", limit_s=1.0)
 def an_argument_of_endless_depth(engine):
     deep: list[object] = []
     for _ in range(100_000):
