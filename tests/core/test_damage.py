@@ -132,3 +132,13 @@ def test_a_commit_may_rest_on_a_damaged_output_by_way_of_a_task_that_left_no_rec
     drill.crash()
     assert runs(drill.inputs_lost("d", spoiled=("n",))) == []
     assert drill.status is Status.BLOCKED
+
+
+def test_of_two_damaged_inputs_one_is_withdrawn_because_of_the_other() -> None:
+    drill = Drill(undoable("u"), internal("n", "u"), internal("r", "u", "n"))
+    drill.succeed("u", "n")
+    drill.crash()
+    assert of(drill.inputs_lost("r", spoiled=("u", "n")), cmd.Undo) == ["u"]
+    assert runs(drill.undone("u")) == ["u"]
+    drill.succeed("u", "n", "r")
+    assert drill.status is Status.SUCCEEDED

@@ -195,3 +195,20 @@ def test_a_cancel_that_is_on_its_way_when_a_task_fails_is_how_the_workflow_ends(
         drill.flush()
     assert drill.status is Status.CANCELLED
     assert len(drill.recorded(journal.WorkflowEnded)) == 1
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_effects_around_a_loop_are_undone_in_reverse_although_its_first_rounds_are_forgotten(crash: bool) -> None:
+    drill = Drill(internal("p"), internal("f", "p"), undo_on_failure=True)
+    drill.machine.state.rounds_kept = 1
+    drill.succeed("p", growth=dag(undoable("u"), internal("m", "u")))
+    drill.succeed("p/u")
+    drill.succeed("p/m", growth=dag(internal("k")))
+    drill.succeed("p~2/k", growth=dag(undoable("w")))
+    assert "p/m" not in drill.machine.state.tasks
+    drill.succeed("p~3/w")
+    if crash:
+        drill.durable = [record for record in drill.durable if getattr(record, "task", "") != "p/m"]  # retired
+        drill.crash()
+    assert of(drill.fail("f"), cmd.Undo) == ["p~3/w"]
+    assert of(drill.undone("p~3/w"), cmd.Undo) == ["p/u"]

@@ -133,14 +133,16 @@ def shorten(state: State, tail: Task, *, folding: bool = False) -> None:
 
 
 def _take_place(state: State, above: Task, old: Task, new: Task) -> None:
-    """Put ``new`` in the place of ``old``, the last task of the sub-workflow of ``above``."""
-    new.parent, new.reads, new.after = above, (above,), ()
+    """Put ``new`` in the place of ``old``, the last task of the sub-workflow of ``above``. It comes after what ``old`` came after, because
+    effects are undone in reverse order."""
+    new.parent, new.reads, new.after = above, (above,), old.ups[1:]
     above.kids = [new if kid is old else kid for kid in above.kids or ()]
     above.tail = new
     above.readers = [new if reader is old else reader for reader in above.readers]
-    for up in old.ups[1:]:
+    for up in new.after:
         up.readers = [reader for reader in up.readers if reader is not old]
-        up.before = [later for later in up.before if later is not old]
+        up.before = [*(later for later in up.before if later is not old), new]
+        state.stability.rewire(up)
     state.remove(old)
 
 

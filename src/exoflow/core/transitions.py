@@ -90,7 +90,7 @@ def spoiled(state: State, name: str) -> None:
     if task.present:
         state.set_saving(task, Saving.ENCODING)
         state.commands.append(Save(task=name, attempt=task.attempt))
-    elif task.claims:
+    elif task.claims and (task.deterministic or not task.condemned):  # or else it is on its way out, and will run again in its turn
         demand.want(state, task)
 
 
