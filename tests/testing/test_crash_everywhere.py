@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import random
+import sys
 import uuid
 from pathlib import Path
 
@@ -454,6 +455,21 @@ def test_what_users_keep_beside_effects_is_made_fresh_by_prepare():
         return not calls and calls.append(1) is None
 
     assert crash_everywhere(first.bind(), pairs=0, prepare=calls.clear).findings[0].kind == "result"
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, pytest.fail.Exception])
+def test_who_runs_the_test_can_stop_it(stop):
+    @exoflow.task
+    def task():
+        raise stop("enough")
+
+    with pytest.raises(stop):
+        crash_everywhere(task.bind())
+
+
+def test_a_task_that_exits_has_failed():
+    report = crash_everywhere(exoflow.task(lambda: sys.exit(1)).bind(), pairs=0)
+    assert "SystemExit" in report.notes[0]
 
 
 def test_stops_after_so_many_runs(effects):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -197,6 +198,10 @@ class StepExecutor:
         return loaded
 
 
+_OF_TASKS = (SystemExit, GeneratorExit, asyncio.CancelledError)
+"""What a task may raise on its own account, and is no Exception."""
+
+
 def note_outcome(attempt: Attempt, outcome: Outcome) -> None:
     """What came of a call."""
     attempt.ended = True
@@ -207,8 +212,8 @@ def note_outcome(attempt: Attempt, outcome: Outcome) -> None:
         attempt.output, attempt.shown = outcome.plan.meaning(), f"a DAG of {', '.join(outcome.plan.calls)}"[:80]
     elif isinstance(outcome, Raised):
         attempt.error = f"{outcome.info.type_name.rpartition('.')[2]}: {outcome.info.text}"[:200]
-        if isinstance(outcome.error, KeyboardInterrupt):
-            raise outcome.error
+        if isinstance(outcome.error, BaseException) and not isinstance(outcome.error, (Exception, *_OF_TASKS)):
+            raise outcome.error  # Ctrl-C, a time limit of the test: meant for whoever runs this
 
 
 def fingerprints(arguments: dict[str, Any]) -> dict[str, str | None]:
