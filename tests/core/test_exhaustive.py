@@ -24,29 +24,30 @@ def test_there_are_as_many_as_there_should_be_and_no_two_are_equal() -> None:
 
 
 @pytest.mark.slow
-def test_all_of_one_and_two_tasks() -> None:
-    """Every crash and every loss in each. Slow: 18,000 runs."""
-    tally = try_lot(range(SIZES[1] + SIZES[2]))
+@pytest.mark.parametrize("first", range(0, SIZES[1] + SIZES[2], 111))
+def test_all_of_one_and_two_tasks(first: int) -> None:
+    """Every crash and every loss in each. Slow: 3,000 runs each time, 18,000 together."""
+    tally = try_lot(range(first, first + 111))
     assert tally.broken == []
-    assert tally.counts["configurations"] == 666
-    assert tally.counts["refused"] == tally.counts["mended"] > 0
-    assert tally.counts["runs"] > 15_000
+    assert tally.counts["configurations"] == 111
+    assert tally.counts["refused"] == tally.counts["mended"] >= (first > 0)
+    assert tally.counts["runs"] > 2000
 
 
 @pytest.mark.slow
 def test_some_of_three_tasks() -> None:
     """The whole takes a quarter of an hour: python -m exoflow.testing.machine.exhaustive. Slow: thousands of runs."""
     rng = random.Random(3)
-    for _ in range(60):
+    for _ in range(40):
         assert try_configuration(rng.randrange(SIZES[1] + SIZES[2], CONFIGURATIONS)).broken == []
 
 
 @pytest.mark.slow
 def test_some_pairs_of_faults() -> None:
     """Slow: a thousand runs."""
-    tally = try_pairs(range(1200))
+    tally = try_pairs(range(800))
     assert tally.broken == []
-    assert tally.counts["pairs"] + tally.counts["refused"] == 1200
+    assert tally.counts["pairs"] + tally.counts["refused"] == 800
 
 
 def test_a_core_that_does_not_hold_commits_back_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

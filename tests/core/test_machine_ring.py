@@ -22,6 +22,7 @@ def test_what_was_wrong_once_is_right_for_ever() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_every_situation_is_reached() -> None:
     """And none is reached that has no name. Slow: thousands of worlds."""
     reached: set[str] = set()

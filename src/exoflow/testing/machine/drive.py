@@ -54,6 +54,8 @@ def drive(
     for piece, tally in _results(work, pieces, jobs):
         total.add(tally)
         done(piece, tally)
+        for text in tally.broken:
+            print(text.partition("\n")[0][:300], file=sys.stderr, flush=True)
         if time.monotonic() - told >= _PROGRESS_S:
             told = time.monotonic()
             print(f"{told - began:.0f} s: {counted(total.counts)}; {len(total.broken)} broken", file=sys.stderr, flush=True)
