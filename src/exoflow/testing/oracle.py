@@ -132,6 +132,7 @@ class Chronicle:
         self.ids: dict[str, str] = {}  # path -> id of the task in the engine
         self.saved: dict[str, tuple[dict[str, Any], bytes | None]] = {}  # id -> record, payload: durable and not void
         self.suspects: dict[str, Execution] = {}
+        self.intents: set[tuple[str, int, int]] = set()  # id, attempt and epoch of those on record
         self.granted = 0
         self.status = ""
         self.shown: str | None = None
@@ -288,6 +289,11 @@ class Chronicle:
                 if record["epoch"] > epoch:
                     self.violated("I7", f"an output of epoch {record['epoch']} was written under {epoch}")
                 self.saved[record["task"]] = (record, payload)
+            case "intent":
+                attempt = (record["task"], record["attempt"], record["epoch"])
+                if attempt in self.intents:
+                    self.violated("I8", f"the intent of {attempt} was written twice")
+                self.intents.add(attempt)
             case "withdrawn":
                 self._reach(situations.WITHDRAWN)
                 for task in record["tasks"]:
