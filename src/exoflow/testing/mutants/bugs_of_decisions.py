@@ -21,6 +21,13 @@ DECISIONS = (
         new="Kind.COMMITTING: Prop.RECOVERABLE",
     ),
     Mutant(
+        name="own_ancestors_only",
+        breaks="whether a charge may be made is judged by its own ancestors, not by what else they are still needed for",
+        module="exoflow.core.stability",
+        old="return (Prop.SETTLED if at & 1 else Prop.STABLE), down",
+        new="return Prop.SETTLED, down",
+    ),
+    Mutant(
         name="undo_without_its_values",
         breaks="a seat is booked with values that may be lost, so that nobody can cancel it",
         module="exoflow.core.readiness",

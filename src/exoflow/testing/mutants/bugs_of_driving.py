@@ -15,6 +15,14 @@ DRIVING = (
         ring="kills",
     ),
     Mutant(
+        name="unknown_commit_is_tried_again",
+        breaks="nobody knows whether a write arrived, and it is written once more",
+        module="exoflow.runtime.commit",
+        old="                self._break(group, error)\n                return False\n",
+        new="                continue\n",
+        ring="simulation",
+    ),
+    Mutant(
         name="fenced_write_counts",
         breaks="an engine that lost a workflow goes on with it",
         module="exoflow.runtime.perform",
