@@ -12,8 +12,8 @@ What is assumed of a file system and a disk. It is what POSIX promises and no mo
   and flushed data does not rot (that is for ``bitrot.py``).
 * **A flush that returned is true.** Disks that lie about it are beyond any program.
 
-Lock files are not on this disk: they mean something only while a process holds them. SQLite's ``-shm`` file is not either: it is made
-anew after a crash.
+Lock files are not part of it: they mean something only while a process holds them. Nor is SQLite's ``-shm`` file: it is made anew after a
+crash.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from exoflow.store.base import OwnerRow
 from exoflow.testing.power import log, workloads
 from exoflow.testing.power.disk import Choice, Disk, Tree, choices
 from exoflow.testing.power.judge import Known, Truth, examine, lay_out
@@ -115,6 +116,8 @@ def _judge(lost: Loss, tree: Tree, truth: Truth, rng: random.Random, depth: int)
         chance = rng.random()
         if chance < _FINISH:
             lay_out(root, tree)
+            if rng.random() < 0.5:
+                _leave_locks(truth.snapshot(held).owners)
             found = _finished(root / STORE, truth, known)
             tally.finished = 1
         elif chance < _FINISH + _RECOVER and depth < _DEPTH:
@@ -125,6 +128,14 @@ def _judge(lost: Loss, tree: Tree, truth: Truth, rng: random.Random, depth: int)
         tally.violations, tally.losses = 1, [lost]
         tally.stories = [f"{lost.log.workload} {lost.log.seed}, {lost.choice.kind}, after {len(lost.log.events)} events: {found[0]}"]
     return tally
+
+
+def _leave_locks(owners: list[OwnerRow]) -> None:
+    """The lock files of engines that lost power may be there, and nobody holds them."""
+    for row in owners:
+        path = Path(row.lock_path)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        path.touch(0o600)
 
 
 def _finished(path: Path, truth: Truth, known: Known) -> list[str]:

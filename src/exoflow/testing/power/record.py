@@ -2,7 +2,8 @@
 
 Nothing in the store knows. Its own files go through ``Files``, SQLite's through a VFS (``vfs.py``), and its callers hold a
 :class:`RecordedStore` around it. That SQLite flushes the folder with the first flush of a log or journal is not visible at its VFS; it
-was looked up with strace and in SQLite's source (``unixSync``), and is recorded here as it happens.
+was looked up in SQLite's source (``unixSync``), and is recorded here as it happens. (Seen with strace, runs of these workloads do what
+their recordings say, call by call.)
 """
 
 from __future__ import annotations
