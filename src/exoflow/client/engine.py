@@ -25,6 +25,7 @@ from exoflow.define import registry
 from exoflow.define.plan import Plan, encode_plan, make_plan
 from exoflow.errors import (
     ClosedError,
+    EnvironmentFault,
     ExoflowError,
     ForkedHandleError,
     InvalidOptionError,
@@ -85,6 +86,7 @@ class Engine:
             self.settings.lease_s,
             on_wish=self._on_wish,
             on_late=self._on_late,
+            on_beat=self._release_dropped,
         )
         fd = self._owner.lock.fd
         self._loop = Loop(
@@ -259,6 +261,8 @@ class Engine:
             head = self._again(head)
             if name in self._loop.runs or Status(head.status).ended != resumed or not self._is_free(head):
                 return None
+            if self._loop.committer.broken is not None:  # it would be dropped at once
+                raise self._loop.committer.broken
             self._owner.start()
             run = load(self.store, head, head.epoch + 1, self._threads, checked=self.settings.check_invariants)
             commands = [command for task, verdict in (outcomes or {}).items() for command in decide_doubt(run, task, verdict)]
@@ -511,6 +515,17 @@ class Engine:
             lost = LeaseLost(workflow_id=run.workflow_id, epoch=life_of(run.epoch))
             self._loop.post(run, lambda run=run, lost=lost: self._loop.abandon(run, lost))  # type: ignore[misc]
 
+    def _release_dropped(self) -> None:
+        """Let others have what we own and no longer drive, once no code of it runs here."""
+        for name, run in list(self._loop.dropped.items()):
+            if run.live:
+                continue
+            try:
+                self.store.claim(name, epoch=run.epoch, owner=None)
+            except EnvironmentFault:
+                return  # the next sign of life is the next chance
+            self._loop.dropped.pop(name, None)
+
     def delete(self, name: str) -> None:
         """Forget a workflow that is not running, and its outputs unless another workflow shares them.
 
@@ -541,6 +556,8 @@ class Engine:
     def _guard(self) -> None:
         if self._loop.closed:
             raise ClosedError(what="the engine")
+        if self._loop.committer.broken is not None:
+            raise self._loop.committer.broken
         if os.getpid() != self._pid:
             raise ForkedHandleError(what="the engine", opened_in=self._pid, used_in=os.getpid())
         refuse_import()

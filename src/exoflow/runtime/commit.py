@@ -22,6 +22,9 @@ _GROUP_MAX = 20_000
 class Committer(Protocol):
     """Makes writes durable, in the order in which they were given."""
 
+    broken: ExoflowError | None
+    """After what nothing can be made durable any more."""
+
     def put(self, write: Write, answer: Answer) -> None:
         """Queue ``write``; ``answer`` is called with the store's verdict, or with the error after which this store is of no more use.
         The caller sees to it that ``flush`` is called soon."""
@@ -43,16 +46,16 @@ class GroupCommitter:
     def __init__(self, store: Store, threads: Threads) -> None:
         self._store, self._threads = store, threads
         self._queue: list[tuple[Write, Answer]] = []
-        self._mutex = threads.lock()  # guards the queue, _broken and _closing
+        self._mutex = threads.lock()  # guards the queue, broken and _closing
         self._committing = threads.lock()  # held by the one that commits
         self._wake = threads.signal()
         self._closing = False
-        self._broken: ExoflowError | None = None
+        self.broken: ExoflowError | None = None
         self._thread: Thread | None = None
 
     def put(self, write: Write, answer: Answer) -> None:
         with self._mutex:
-            refusal = self._broken or (ClosedError(what="the engine") if self._closing else None)
+            refusal = self.broken or (ClosedError(what="the engine") if self._closing else None)
             if refusal is None:
                 self._queue.append((write, answer))
                 return
@@ -121,7 +124,7 @@ class GroupCommitter:
     def _break(self, group: list[tuple[Write, Answer]], error: ExoflowError) -> None:
         """It is unknown what was applied: only folding the journal anew can tell. Every workflow of this engine stops here."""
         with self._mutex:
-            self._broken = error
+            self.broken = error
             group = group + self._queue
             self._queue = []
         for _, answer in group:

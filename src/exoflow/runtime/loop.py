@@ -16,7 +16,7 @@ from typing import Any
 from exoflow.core.events import Event
 from exoflow.define import registry
 from exoflow.define.plan import Plan
-from exoflow.errors import ClosedError, EngineBug, ExoflowError, InvalidOptionError, UnresumableTaskError
+from exoflow.errors import ClosedError, EngineBug, ExoflowError, InvalidOptionError, LeaseLost, StoreUnavailable, UnresumableTaskError
 from exoflow.executors.base import Executor
 from exoflow.runtime.clock import Clock
 from exoflow.runtime.commit import Committer
@@ -38,6 +38,10 @@ class Lane:
         self.waiting: deque[tuple[Run, Callable[[], tuple[TaskCall, Done] | None]]] = deque()
 
 
+Ended = tuple[Lane, str]
+"""A call has ended: the lane on which there is room now, and the key of the call."""
+
+
 class Loop:
     """Drives the workflows of one engine. Everything that it does to a workflow happens in ``_handle``."""
 
@@ -55,7 +59,8 @@ class Loop:
         self._open_executor = open_executor
         self._lanes: dict[str, Lane] = {}
         self.runs: dict[str, Run] = {}
-        self._queue: deque[tuple[Run, Event | Callable[[], None], Lane | None]] = deque()
+        self.dropped: dict[str, Run] = {}  # workflows that are still ours by the store, and that we have stopped driving
+        self._queue: deque[tuple[Run, Event | Callable[[], None], Ended | None]] = deque()
         self._turn = threads.lock()
         self._saver = threads.pool("saver", 2)
         self._opening = threads.lock()
@@ -73,9 +78,9 @@ class Loop:
             raise error
         return True
 
-    def post(self, run: Run, event: Event | Callable[[], None], lane: Lane | None = None) -> None:
-        """Something happened to ``run``: an event for its machine, or an action that needs the loop's lock. ``lane`` has a slot free."""
-        self._queue.append((run, event, lane))
+    def post(self, run: Run, event: Event | Callable[[], None], ended: Ended | None = None) -> None:
+        """Something happened to ``run``: an event for its machine, or an action that needs the loop's lock."""
+        self._queue.append((run, event, ended))
         self.drain()
 
     def drain(self) -> None:
@@ -90,9 +95,12 @@ class Loop:
                 self._turn.release()
         self.committer.flush(may_block=_get_running_loop() is None)
 
-    def _handle(self, run: Run, event: Event | Callable[[], None], lane: Lane | None) -> None:
-        if lane is not None:
+    def _handle(self, run: Run, event: Event | Callable[[], None], ended: Ended | None) -> None:
+        lane = None
+        if ended is not None:
+            lane, key = ended
             lane.running -= 1
+            run.live.pop(key, None)
         try:
             if not run.closed:
                 if callable(event):
@@ -176,6 +184,8 @@ class Loop:
         if run.closed:
             return
         self.retire(run)
+        if isinstance(error, (LeaseLost, StoreUnavailable)):
+            self.dropped[run.workflow_id] = run
         for key, executor in list(run.live.items()):
             self._lanes[executor].executor.stop(key)
         for future in (run.accepted, run.cancelled, run.future):

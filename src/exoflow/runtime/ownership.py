@@ -71,7 +71,7 @@ class Observer:
 
 class Owner(Observer):
     """This engine as an owner. ``on_wish`` is called with requests that others left for workflows of ours, ``on_late`` when the lease
-    may have run out."""
+    may have run out, ``on_beat`` after each sign of life."""
 
     def __init__(
         self,
@@ -83,11 +83,12 @@ class Owner(Observer):
         *,
         on_wish: Callable[[str, str], None],
         on_late: Callable[[], None],
+        on_beat: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(store, clock, host)
         self.id = host.new_id()
         self._threads, self._lease_s = threads, lease_s
-        self._on_wish, self._on_late = on_wish, on_late
+        self._on_wish, self._on_late, self._on_beat = on_wish, on_late, on_beat
         self._beat = 0
         self._stop = threads.signal()
         self._thread: Thread | None = None
@@ -128,6 +129,7 @@ class Owner(Observer):
                 wishes = []
             else:
                 last = self._clock.monotonic_s()
+                self._on_beat()
             if self._clock.monotonic_s() - last > self._lease_s * 0.75:
                 self._on_late()
                 last = self._clock.monotonic_s()  # nothing is owned any more; what comes next is

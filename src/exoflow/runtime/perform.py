@@ -36,7 +36,7 @@ from exoflow.errors import (
     named,
 )
 from exoflow.runtime.calls import arguments, undo_arguments
-from exoflow.runtime.loop import Lane, Loop
+from exoflow.runtime.loop import Ended, Loop
 from exoflow.runtime.ownership import birth_of, life_of
 from exoflow.runtime.run import Run
 from exoflow.runtime.values import Saved, Spoiled, Values, decode, store_bytes
@@ -163,12 +163,12 @@ def save(loop: Loop, run: Run, command: cmd.Save) -> None:
     loop.beside(work)
 
 
-def _give_up(loop: Loop, run: Run, error: Exception, lane: Lane | None = None) -> None:
+def _give_up(loop: Loop, run: Run, error: Exception, ended: Ended | None = None) -> None:
     fault = error
     if not isinstance(fault, ExoflowError):
         fault = EngineBug(message=f"{type(error).__name__}: {error}", story=run.machine.story())
         fault.__cause__ = error
-    loop.post(run, lambda: loop.abandon(run, fault), lane)
+    loop.post(run, lambda: loop.abandon(run, fault), ended)
 
 
 def _to_bytes(loop: Loop, task: str, value: Any, *, audit: bool) -> tuple[Stored, bytes | None]:
@@ -209,7 +209,7 @@ def run_task(loop: Loop, run: Run, command: cmd.Run) -> None:
         key = run.key(command.task, command.attempt)
         found = run.find(call.task)
         lane = loop.lane(call.executor)
-        finished = partial(_finished, loop, run, command, call, lane, loop.clock.now_ms())
+        finished = partial(_finished, loop, run, command, call, (lane, key), loop.clock.now_ms())
         if not isinstance(found, Task):
             missing = UnresumableTaskError(task=call.task, location="an unknown place")
             loop.beside(lambda: finished(Raised(_info(missing), missing)))
@@ -241,23 +241,22 @@ def _context(run: Run, command: cmd.Run | cmd.Undo | cmd.Ask) -> TaskContext:
     )
 
 
-def _finished(loop: Loop, run: Run, command: cmd.Run, call: Call, lane: Lane, started_ms: int, outcome: Outcome) -> None:
+def _finished(loop: Loop, run: Run, command: cmd.Run, call: Call, ended: Ended, started_ms: int, outcome: Outcome) -> None:
     """On the executor's thread: say to the core what came of an attempt."""
     task, attempt = command.task, command.attempt
     try:
         event = _event_of(loop, run, command, call, started_ms, outcome)
     except Exception as error:  # a fault of ours must not end a thread that is not ours
-        _give_up(loop, run, error, lane)
+        _give_up(loop, run, error, ended)
         return
 
     def settle() -> None:
-        run.live.pop(run.key(task, attempt), None)
         if isinstance(outcome, Raised) and outcome.error is not None and _current(run, task, attempt):
             run.errors[task] = outcome.error
         loop.perform(run, run.machine.handle(event))
         run.values.discard(task, attempt)
 
-    loop.post(run, settle, lane)
+    loop.post(run, settle, ended)
 
 
 def _event_of(loop: Loop, run: Run, command: cmd.Run, call: Call, started_ms: int, outcome: Outcome) -> ev.Event:
@@ -383,9 +382,10 @@ def _side_call(loop: Loop, run: Run, command: cmd.Undo | cmd.Ask, name: str, wha
     def build() -> tuple[TaskCall, Done] | None:
         found, function = run.find(call.task), run.find(name)
         lane = loop.lane(executor)
+        key = run.key(command.task, command.attempt, what)
 
         def finished(outcome: Outcome) -> None:
-            loop.post(run, lambda: loop.perform(run, run.machine.handle(answer(outcome))), lane)
+            loop.post(run, lambda: loop.perform(run, run.machine.handle(answer(outcome))), (lane, key))
 
         if not isinstance(found, Task) or function is None:
             missing = UnresumableTaskError(task=name or call.task, location="an unknown place")
@@ -393,7 +393,7 @@ def _side_call(loop: Loop, run: Run, command: cmd.Undo | cmd.Ask, name: str, wha
             loop.beside(lambda: finished(Raised(_info(missing), missing)))
             return None
         load = partial(undo_arguments, run.values, call, inputs, found.function, function)
-        key = run.key(command.task, command.attempt, what)
+        run.live[key] = executor
         return TaskCall(key=key, function=function, load=load, context=_context(run, command)), finished
 
     loop.submit(run, executor, build)

@@ -118,7 +118,7 @@ class Run:
         self.seqs: dict[str, list[int]] = {}  # journal entries of tasks of sub-workflows
         self.payloads: dict[tuple[str, int], bytes | None] = {}  # of outputs whose record is not written yet
         self.errors: dict[str, BaseException] = {}  # the last exception of a task, as an object of this process
-        self.live: dict[str, str] = {}  # attempts under way: key -> executor
+        self.live: dict[str, str] = {}  # calls under way: key -> executor
         self.future = WorkflowFuture(workflow_id, threads)
         self.accepted: Future[None] = Future()  # the submission is durable
         self.cancelled: Future[None] = Future()  # the decision to cancel is durable

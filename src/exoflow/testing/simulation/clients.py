@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from exoflow.client.engine import Engine
@@ -102,16 +101,9 @@ class Slot:
         except ClosedError:
             return
         else:
-            for future in futures.values():
-                Future.add_done_callback(future, self.heed)
             self.recovering = self.struck = False
             if futures:
                 simulation.reach(situations.TAKEN_UP)
-
-    def heed(self, done: Future[Any]) -> None:
-        """An engine that has lost its store is closed, and another started: that is what its error says to do."""
-        if isinstance(done.exception(), EnvironmentFault) and not isinstance(done.exception(), (CheckpointCorruptError, StoreCorruptError)):
-            self.leave.set()
 
     def look_after(self, simulation: Simulation) -> None:
         """When faults are over: take up what nobody drives, and help what has stopped."""
@@ -123,7 +115,6 @@ class Slot:
         def look() -> None:
             try:
                 for name, future in engine.resume_all().items():
-                    Future.add_done_callback(future, self.heed)
                     if future.done() and isinstance(error := future.exception(), (CheckpointCorruptError, StoreCorruptError)):
                         simulation.beyond_repair(name, error)
                 self._help(simulation, engine)
@@ -256,9 +247,7 @@ class Client:
         self._await(engine, engine.resume(self.operation.workflow))
 
     def _resume_all(self, engine: Engine) -> None:
-        slot = self.simulation.slots[self.operation.engine % len(self.simulation.slots)]
-        for future in engine.resume_all().values():
-            Future.add_done_callback(future, slot.heed)
+        engine.resume_all()
 
     def _delete(self, engine: Engine) -> None:
         engine.delete(self.operation.workflow)
