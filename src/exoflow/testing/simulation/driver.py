@@ -215,7 +215,7 @@ class Simulation(Watcher):
                 self.reach(situations.JUMPED)
                 process.late_s += fault.much
             case "power":
-                if self.disk.lose_power():
+                if self.disk.lose_power(process.host):
                     self.reach(situations.POWER)
                 for slot in self.slots:
                     if slot.process is not None and slot.process is not process and slot.host == process.host:

@@ -40,12 +40,12 @@ class Watcher:
 
 
 class Disk:
-    """The truth. ``unflushed`` are blobs that a loss of power would take."""
+    """The truth. ``unflushed`` are blobs that a loss of power would take, with the host that wrote them."""
 
     def __init__(self, watcher: Watcher | None = None) -> None:
         self.truth = MemoryStore()
         self.blobs: MemoryBlobs = self.truth._blobs  # noqa: SLF001 - pins and names are kept there
-        self.unflushed: dict[str, None] = {}
+        self.unflushed: dict[str, str] = {}
         self._put_at: dict[str, float] = {}
         self.damages = 0
         self._watcher = watcher or Watcher()
@@ -84,13 +84,13 @@ class Disk:
             del answers[:-1]
         return answer
 
-    def put_blob(self, pieces: Iterable[Bytes], now_s: float) -> str:
+    def put_blob(self, pieces: Iterable[Bytes], host: str, now_s: float) -> str:
         """Written and renamed, but not flushed yet."""
         before = set(self.blobs.names())
         name = self.blobs.put(pieces)
         self._put_at[name] = now_s
         if name not in before:
-            self.unflushed[name] = None
+            self.unflushed[name] = host
         return name
 
     def collect(self, grace_s: float, now_s: float, *, dry_run: bool) -> Collected:
@@ -102,13 +102,13 @@ class Disk:
         self.blobs.answer(young)
         return collected
 
-    def lose_power(self) -> int:
-        """Blobs that were not flushed are gone."""
-        lost = len(self.unflushed)
-        for name in self.unflushed:
+    def lose_power(self, host: str) -> int:
+        """What processes of ``host`` had written and not flushed is gone."""
+        lost = [name for name, writer in self.unflushed.items() if writer == host]
+        for name in lost:
             self.lose(name)
-        self.unflushed.clear()
-        return lost
+            del self.unflushed[name]
+        return len(lost)
 
     def lose(self, name: str) -> None:
         """A blob is gone."""
@@ -273,7 +273,7 @@ class SimBlobs:
         line, disk = self._line, self._disk
 
         def write() -> str:
-            name = disk.put_blob(data, line.now_s)
+            name = disk.put_blob(data, line.process.host if line.process is not None else "", line.now_s)
             self._pinned[name] += 1
             return name
 
