@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -826,6 +827,31 @@ while True:
         assert acknowledged <= len(journal) <= acknowledged + 1
         assert [body[: len(b"%d" % number)] for number, body in enumerate(bodies_of(store, "v"))] == journal
         store.close()
+
+
+def test_a_file_that_another_process_is_just_making(path: Path) -> None:
+    """It was taken for the database of another program: nothing was in it at the first look, and something at the second."""
+    path.touch(0o600)
+    sqlite_file._load_checksums(path)
+    db = sqlite_file._bare_connection(path, 5.0)
+    db.reserve_bytes("main", 8)
+    sqlite_file._switch_to_wal(db)
+
+    class Meanwhile:
+        """The connection, but between two looks the other process comes to the end."""
+
+        def pragma(self, name: str) -> Any:
+            found = db.pragma(name)
+            if name == "application_id":
+                SqliteStore(path).close()
+            return found
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(db, name)
+
+    sqlite_file._refuse_other_content(Meanwhile(), path, 1)  # type: ignore[arg-type]
+    assert db.pragma("application_id") == sqlite_file.APPLICATION_ID
+    db.close()
 
 
 def test_after_a_fork_the_file_cannot_be_opened_again(path: Path, tmp_path: Path) -> None:

@@ -210,11 +210,17 @@ def _initialise(path: Path, busy_timeout_s: float) -> None:
 
 
 def _refuse_other_content(db: apsw.Connection, path: Path, newest: int) -> None:
-    if db.pragma("page_count") == 0:
+    db.execute("BEGIN")  # all of it at one moment: another process may be making the file
+    try:
+        pages, identity, version = (db.pragma(name) for name in ("page_count", "application_id", "user_version"))
+        empty = not db.execute("SELECT count(*) FROM sqlite_schema").get
+    finally:
+        db.execute("ROLLBACK")
+    if pages == 0:
         db.reserve_bytes("main", _CHECKSUM_BYTES)
         return
-    identity, version, reserved = db.pragma("application_id"), db.pragma("user_version"), db.reserve_bytes("main")
-    unfinished = identity == 0 and reserved == _CHECKSUM_BYTES and not db.execute("SELECT count(*) FROM sqlite_schema").get
+    reserved = db.reserve_bytes("main")
+    unfinished = identity == 0 and reserved == _CHECKSUM_BYTES and empty
     if identity != APPLICATION_ID and not unfinished:
         raise _refused(path, "it is an SQLite database of another program")
     if reserved != _CHECKSUM_BYTES:
