@@ -46,11 +46,13 @@ LIMIT_S = 45.0 * PATIENCE
 ON_CLOSING = "on closing"
 """SQLite closes whatever the disk says. apsw then raises what was planted, since it was raised in Python."""
 
+COLLECTIONS = 10
+
 WITHERED = "the engine is no longer what this plant was made for"
 
 WRITES = ("commit", "claim", "beat", "put")
 
-Way = Literal["run", "resume", "resume_all", "command"]
+Way = Literal["run", "resume", "resume_all", "command", "collect"]
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -66,9 +68,10 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     """A life, from outside.
 
     ``books``: the ids of the workflows that it runs, all of the same ``case``. ``via``: how it asks for them; ``command`` is the command
-    ``exoflow``, and for the first of them only. ``traps`` are completed with the pid. ``at``: a crash point to die at, or (``guarded``)
-    only count them. ``pool``: tasks for threads run in worker processes instead. ``slow_s``: how long each write to the store takes
-    longer. ``confirms``: look at what is finished instead. ``plant``: a bug to put into the engine.
+    ``exoflow``, and for the first of them only; ``collect`` does not ask, but collects garbage. ``traps`` are completed with the pid.
+    ``at``: a crash point to die at, or (``guarded``) only count them. ``pool``: tasks for threads run in worker processes instead.
+    ``slow_s``: how long each write to the store takes longer. ``confirms``: look at what is finished instead. ``plant``: a bug to put into
+    the engine.
     """
 
     case: str
@@ -136,6 +139,9 @@ def live(orders: Orders) -> None:
         with guarded(orders.folder, orders.number, orders.at) if orders.at or orders.guarded else contextlib.nullcontext():
             if orders.via == "command":
                 code = _command(case, orders)
+            elif orders.via == "collect":
+                _write(orders, _collect(case, orders))
+                code = 0
             else:
                 _write(orders, _confirm(case, orders) if orders.confirms else _strive_or_fail(case, orders))
                 code = 0
@@ -206,6 +212,12 @@ def _command(case: Case, orders: Orders) -> int:
     except KeyboardInterrupt:  # before or after it listens
         return 128 + signal.SIGINT
     return 0
+
+
+def _collect(case: Case, orders: Orders) -> list[int]:
+    """Throw away what nobody needs, again and again, whatever the others do. How much that was."""
+    with _open(case, orders) as engine:
+        return [engine.collect_garbage(grace_s=0).removed for _ in range(COLLECTIONS)]
 
 
 def _strive(case: Case, orders: Orders) -> tuple[Ended, int]:

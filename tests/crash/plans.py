@@ -12,11 +12,11 @@ import msgspec
 
 from exoflow.testing.ledger import Trap
 from tests.crash.lives import Cut
-from tests.crash.points import POINTS, At
+from tests.crash.points import FAULTS, POINTS, At
 from tests.crash.workflows import Case
 
 DEPTHS = (1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 6, 8, 12, 20)
-WORKER, POINT, SIGNALS = 0.4, 0.5, 0.06
+WORKER, POINT, SIGNALS, FAULT = 0.4, 0.5, 0.06, 0.04
 HITS_MAX = 3
 
 
@@ -81,6 +81,8 @@ def draw_plan(rng: random.Random, seed: int, case: Case, measure: Measure, numbe
     victim = rng.choice(("engine", "engine", "family"))
     if case.by_command and rng.random() < SIGNALS:
         return Plan("signal", share, "engine", signals=_signals(rng))
+    if rng.random() < FAULT and (disk := _fault(rng, measure.first if number == 1 else measure.again)):
+        return Plan("fault", share, "engine", at=disk)
     if rng.random() < POINT:
         plan = Plan("point", share, victim, at=_at(rng, seed, measure, number, of_workers=in_processes and not case.in_processes))
         if plan.at is not None and (deaths_left or not plan.kills_worker):
@@ -124,6 +126,20 @@ def _at(rng: random.Random, seed: int, measure: Measure, number: int, *, of_work
     return (
         At(at.point, at.when, at.hit, "family") if at.victim == "self" and rng.random() < 1 / 3 and not POINTS[at.point].in_worker else at
     )
+
+
+def draw_rival(rng: random.Random, measure: Measure) -> Plan | None:
+    """Another engine comes, and perhaps dies, too."""
+    return Plan("point", 0.0, "engine", at=rng.choice(measure.moments_again)) if measure.moments_again and rng.random() < 1 / 2 else None
+
+
+def _fault(rng: random.Random, reached: dict[str, int]) -> At | None:
+    """Nobody dies, but the disk fails once."""
+    disks = [name for name in reached if name.startswith(("files.", "sqlite."))]
+    if not disks:
+        return None
+    point = rng.choice(disks)
+    return At(point, rng.choice(FAULTS), rng.randint(1, reached[point]))
 
 
 def _signals(rng: random.Random) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 When = Literal["before", "during", "after", "EIO", "ENOSPC"]
-FAULTS = ("EIO", "ENOSPC")
+FAULTS: tuple[When, ...] = ("EIO", "ENOSPC")
 
 
 @dataclass(frozen=True)

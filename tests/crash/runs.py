@@ -27,14 +27,14 @@ from exoflow.testing import ledger
 from exoflow.testing.ledger import Book, Ledger, Trap, descendants
 from tests.crash import verdict, workflows
 from tests.crash.lives import LIMIT_S, PATIENCE, Confirmed, Ended, Orders, Way, live
-from tests.crash.plans import DEPTHS, Measure, Plan, draw_plan
+from tests.crash.plans import DEPTHS, Measure, Plan, draw_plan, draw_rival
 from tests.crash.points import Tally, struck
 from tests.crash.workflows import Case
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("cli.main", "cli.following", "executors.inline", "executors.loop", "executors.process_pool", "executors.threads", "store.sqlite")
 """Modules that an engine imports when it first needs them: imported here, once, so that a fork has them."""
-RIVAL, FRESH, TWINS, PAUSE, POOL = 0.1, 0.03, 0.15, 0.3, 0.08
+RIVAL, COLLECTOR, FRESH, TWINS, PAUSE, POOL = 0.1, 0.06, 0.03, 0.15, 0.3, 0.08
 ENDED = frozenset({0, 4, 5, 7})
 """Exit codes of the command when the workflow has ended, well or not."""
 WORKER_DEATHS_MAX = 2
@@ -171,7 +171,7 @@ class Run:
         self.deaths_left = WORKER_DEATHS_MAX
         self.struck: list[tuple[Life, str]] = []
         self.found: list[str] = []
-        self.worker_kills = self.signals = self.rivals = 0
+        self.worker_kills = self.signals = self.rivals = self.collectors = 0
         self.came: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.tallies: dict[int, dict[str, int]] = {}
@@ -205,33 +205,46 @@ class Run:
         plan = self.told.pop(0) if self.told else self.draw()
         self.deaths_left -= plan.kills_worker
         victim = self.start(plan) if fresh_one else self.alive[0]
-        if plan.how != "told" and self.rng.random() < RIVAL and len(self.alive) == 1:
-            self.rivals += 1
-            self.start(None)
+        if plan.how != "told" and len(self.alive) == 1:
+            self.invite()
         if plan.how in ("time", "signal") or not fresh_one:
             self.strike_later(victim, plan)
         ended = self.wait(self.alive if len(self.alive) > 1 else [victim], until_one_is_dead=True)
         for life in ended:
             if life.killed:
-                self.struck.append((life, self.describe(plan, fresh_one=fresh_one and life is victim)))
+                self.struck.append((life, self.describe(life, plan, fresh_one=fresh_one and life is victim)))
+
+    def invite(self) -> None:
+        """Perhaps others come, to drive the workflow, too, or to throw away what nobody needs."""
+        if self.rng.random() < RIVAL:
+            self.rivals += 1
+            self.start(draw_rival(self.rng, self.measure))
+        elif self.rng.random() < COLLECTOR:
+            self.collectors += 1
+            self.start(None, via="collect")
 
     def draw(self) -> Plan:
         in_processes = self.case.in_processes or self.pool
         return draw_plan(self.rng, int(self.seed), self.case, self.measure, self.number + 1, self.deaths_left, in_processes=in_processes)
 
-    def describe(self, plan: Plan, *, fresh_one: bool) -> str:
+    def describe(self, life: Life, plan: Plan, *, fresh_one: bool) -> str:
         whom = "everything" if plan.victim == "family" else "the engine"
+        if life.plan is not None and life.plan.at is not None and self.came_to_its_point(life):
+            whom = "everything" if life.plan.at.victim == "family" else "the engine"
+            return f"{whom} {life.plan.at.when} a crash point"
         if plan.how == "signal":
             return "the engine after it was told to end"
-        if not fresh_one or plan.how == "time":
+        if not fresh_one or plan.how in ("time", "point", "fault"):
             return f"{whom} at a random time"
-        if plan.at is not None:
-            whom = "everything" if plan.at.victim == "family" else "the engine"
-            return f"{whom} {plan.at.when} a crash point"
         if plan.cut is not None:
             return f"{whom} {plan.cut.when}{' of' * (plan.cut.when == 'instead')} a write to the store"
+        if not plan.traps:
+            return "what was told"
         what = {"moment": "an entry of the ledger", "effect": "an effect", "undo": "a rollback", "told": "what was told"}[plan.how]
         return f"{whom} {plan.traps[-1].when} {what}"
+
+    def came_to_its_point(self, life: Life) -> bool:
+        return struck(str(self.folder), life.number).exists()
 
     def tally(self, number: int) -> dict[str, int]:
         """How often that life came by each crash point."""
@@ -239,14 +252,14 @@ class Run:
 
     def finish(self) -> None:
         """Nobody is killed any more: it must end."""
-        if not self.ends and not self.alive and not self.found:
-            self.start(None)
-        while self.alive:
+        while self.alive or not (self.ends or self.found):
+            if not self.alive:
+                self.start(None)
             self.wait(self.alive, until_one_is_dead=False)
 
     # --- lives -------------------------------------------------------------------------------------------------------------------
 
-    def start(self, plan: Plan | None, *, confirms: bool = False) -> Life:
+    def start(self, plan: Plan | None, *, confirms: bool = False, via: Way | None = None) -> Life:
         self.number += 1
         rng = self.rng
         orders = Orders(
@@ -254,7 +267,7 @@ class Run:
             folder=str(self.folder),
             books=self.books,
             number=self.number,
-            via=self.way(plan),
+            via=via or self.way(plan),
             threads=rng.choice((1, 2, 4)),
             inline_bytes=rng.choice((65536, 65536, 0, 128)),
             traps=tuple(msgspec.structs.replace(trap, life=self.number) for trap in plan.traps) if plan else (),
@@ -340,7 +353,7 @@ class Run:
         code = os.waitstatus_to_exitcode(status)
         life.killed = code == -signal.SIGKILL
         plan = life.plan
-        if plan is not None and plan.at is not None and struck(str(self.folder), life.number).exists():
+        if plan is not None and plan.at is not None and self.came_to_its_point(life):
             self.came[f"{plan.at.point}:{plan.at.when}"] += 1
             self.worker_kills += plan.kills_worker
         self.tallies[life.number] = Tally.read(self.folder / f"points-{life.number}")
@@ -425,6 +438,7 @@ class Run:
             {
                 "in worker processes instead of threads": int(self.pool),
                 "rivals on one store": int(self.rivals > 0),
+                "garbage was collected meanwhile": int(self.collectors > 0),
                 "two workflows at once": len(self.books) - 1,
             }
         )
