@@ -854,6 +854,28 @@ def test_a_file_that_another_process_is_just_making(path: Path) -> None:
     db.close()
 
 
+def test_a_header_is_restored_although_another_process_is_checkpointing(path: Path) -> None:
+    """A newcomer that had seen the file while it was made was told that the database is locked."""
+    SqliteStore(path).close()
+    refusals = 3
+
+    class Busy:
+        """A connection that takes the header for damaged, while another checkpoints."""
+
+        def pragma(self, name: str) -> Any:
+            return {"page_count": 5, "checksum_verification": "0"}[name]
+
+        def wal_checkpoint(self, *, mode: int) -> None:
+            nonlocal refusals
+            assert mode == apsw.SQLITE_CHECKPOINT_FULL
+            if refusals:
+                refusals -= 1
+                raise apsw.BusyError
+
+    sqlite_file._restore_header(Busy())  # type: ignore[arg-type]
+    assert not refusals
+
+
 def test_after_a_fork_the_file_cannot_be_opened_again(path: Path, tmp_path: Path) -> None:
     """SQLite would take the parent's locks for the child's own. Another file can be, and so can this one if it was closed before."""
     store = SqliteStore(path)

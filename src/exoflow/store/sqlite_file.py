@@ -9,6 +9,7 @@ import stat
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
@@ -22,7 +23,7 @@ APPLICATION_ID = 0x45784F66  # "ExOf"
 _VERSION_NEEDED = 3_051_003  # before it, one connection's checkpoint could lose what another was writing
 _CHECKSUM_VFS, _CHECKSUM_BYTES = "cksmvfs", 8
 _BUSY_POLL_S = 0.001
-_CREATION_TRIES = 200
+_TRIES = 5_000
 # fmt: off
 _NETWORK = frozenset({
     "nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "ncpfs", "afs", "ceph", "glusterfs", "lustre", "gpfs", "beegfs", "davfs",
@@ -233,15 +234,20 @@ def _restore_header(db: apsw.Connection) -> None:
     """From the first page in the file itself it is known that pages have checksums. If the power went while a checkpoint wrote that page,
     it may be torn; the log still has it, so the checkpoint is done again."""
     if db.pragma("page_count") and db.pragma("checksum_verification") != "1":
-        db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_FULL)
+        _insist(lambda: db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_FULL))
 
 
 def _switch_to_wal(db: apsw.Connection) -> None:
-    for left in reversed(range(_CREATION_TRIES)):
+    _insist(lambda: db.pragma("journal_mode", "wal"))
+
+
+def _insist(action: Callable[[], object]) -> None:
+    """Of two that want such a thing at once, SQLite sends one away instead of letting it wait."""
+    for left in reversed(range(_TRIES)):
         try:
-            db.pragma("journal_mode", "wal")
+            action()
             return
-        except apsw.BusyError:  # of two that want it at once, SQLite sends one away instead of letting it wait
+        except apsw.BusyError:
             if not left:
                 raise
             time.sleep(_BUSY_POLL_S)
