@@ -136,6 +136,7 @@ class World:
         seen: Provenance = {}
         broken: tuple[str, ...] = ()
         in_memory: tuple[str, ...] = ()
+        current = task.attempt == number and task.phase in ACTIVE  # it was not stopped again in the same turn
         for up in task.reads:
             value = self.memory.get(up.id)
             if value is not None:
@@ -144,7 +145,10 @@ class World:
             else:
                 entry = self.saved.get(up.id)
                 if entry is None or entry.value is None:
-                    raise Violation(f"{task.id} starts, but the output of {up.id} is nowhere")
+                    if current:
+                        raise Violation(f"{task.id} starts, but the output of {up.id} is nowhere")
+                    broken += (up.id,)
+                    continue
                 if entry.damaged:
                     broken += (up.id,)
                     continue
@@ -152,8 +156,8 @@ class World:
             for name, draw in value.items():
                 if seen.setdefault(name, draw) != draw:
                     raise Violation(f"{task.id} sees two versions of {name}")
-        if task.attempt == number and task.phase in ACTIVE and basis != basis_of([up.version for up in task.reads]):
-            raise Violation(f"{task.id} starts with the basis of other inputs")  # unless it was stopped again in the same turn
+        if current and basis != basis_of([up.version for up in task.reads]):
+            raise Violation(f"{task.id} starts with the basis of other inputs")
         self.seen[task.id, number] = seen
         self.running.append(Attempt(task.id, number, basis, task.spec, seen, kind, save, broken=broken, in_memory=in_memory))
 
@@ -364,6 +368,9 @@ class World:
             self._lose_one(name, saving=False)
         if attempt.broken:
             self.reached.add("a damaged checkpoint is found")
+            for entry in map(self.latest.get, attempt.broken):
+                if entry is not None:  # it may be another one since: the news is about the task
+                    entry.damaged = True
         else:
             self.reached.add("an input is lost before it was read")
         missing = attempt.broken + lost
