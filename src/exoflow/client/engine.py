@@ -15,6 +15,7 @@ from typing import Any, Self
 from exoflow import codec, wiring
 from exoflow.client.intake import Dag, Mode, OnExisting, OnFailure, check, made_safe, one_of, root_of, seconds, what_changed
 from exoflow.client.report import WorkflowReport, report, require_task, story
+from exoflow.client.watching import LOOK_AGAIN_S, Watching
 from exoflow.core import events as ev
 from exoflow.core import journal, replay
 from exoflow.core.checks import Finding
@@ -53,8 +54,6 @@ from exoflow.worker.context import inside_task, inside_worker
 
 _log = logging.getLogger("exoflow")
 _CODE_CHANGES = ("fail", "accept")
-_LOOK_AGAIN_S = 0.05
-"""How often a workflow that another process drives is looked at."""
 
 
 class Engine:
@@ -98,6 +97,7 @@ class Engine:
             lambda name: parts.executor_for(name, self.settings, () if fd is None else (fd,)),
             self._owner.id,
         )
+        self._watching = Watching(self._clock, self._threads)
         self._taking = self._threads.lock()
         self._unsure: set[str] = set()  # workflows that may be ours although we do not drive them: a claim that went wrong
 
@@ -276,7 +276,7 @@ class Engine:
             if self.store.entries(name, seqs=(run.next_seq,)):  # its owner was not dead, and wrote after we had looked
                 self.store.claim(name, epoch=run.epoch, owner=None)
                 return None
-            self._loop.enter(run)  # under the lock, nobody else can
+            self._loop.enter(run, taken=True)
             self._unsure.discard(name)
             run.accepted.set_result(None)
         self._loop.post(run, lambda: self._loop.perform(run, commands))
@@ -305,24 +305,13 @@ class Engine:
 
     def _watch(self, head: Head, on_code_change: OnCodeChange) -> WorkflowFuture:
         """Wait for a workflow that another living engine drives; take it over should that engine die."""
-        future = WorkflowFuture(head.workflow_id, self._threads)
 
-        def look() -> None:
-            if self._loop.closed:
-                future.set_exception(ClosedError(what="the engine"))
-                return
-            try:
-                now = self._again(head)
-                if self._owner.is_dead(now.owner):  # that of a workflow that has ended is nobody
-                    self._follow(now, on_code_change).add_done_callback(lambda done: _copy_result(done, future))
-                    return
-            except Exception as error:  # whatever it is, it must not end the clock's thread
-                future.set_exception(error)
-                return
-            self._clock.call_later(_LOOK_AGAIN_S, look)
+        def look() -> WorkflowFuture | None:
+            now = self._again(head)
+            free = self._owner.is_dead(now.owner)  # that of a workflow that has ended is nobody
+            return self._follow(now, on_code_change) if free else None
 
-        self._clock.call_later(_LOOK_AGAIN_S, look)
-        return future
+        return self._watching.watch(head.workflow_id, look)
 
     def _finished(self, head: Head) -> WorkflowFuture:
         """The future of a workflow that has ended. Raises CheckpointCorruptError, PayloadUnreadableError."""
@@ -499,7 +488,7 @@ class Engine:
             if self._owner.is_dead(head.owner):
                 self.cancel(name, rollback="rollback" in wish, timeout=timeout)
                 return
-            self._threads.sleep(_LOOK_AGAIN_S)
+            self._threads.sleep(LOOK_AGAIN_S)
         if head.status != Status.CANCELLED:
             self.store.wish(name, "")
             raise InvalidStateError(workflow_id=name, status=head.status, reason="it had ended before it could be cancelled")
@@ -567,6 +556,7 @@ class Engine:
         if self._loop.closed or os.getpid() != self._pid:
             return
         self._loop.close()
+        self._watching.close()
         self._owner.close()
         self.store.close()
 
@@ -589,11 +579,3 @@ def refuse_import() -> None:
         raise WrongContextError(
             message="exoflow.run was called while another process imports your script; put it under: if __name__ == '__main__':"
         )
-
-
-def _copy_result(done: Any, future: WorkflowFuture) -> None:
-    error = done.exception()
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(done.result())

@@ -68,9 +68,12 @@ class Loop:
         self._quiet = threads.signal()
         self.closed = False
 
-    def enter(self, run: Run) -> bool:
-        """Drive ``run`` from now on; False if another of that name is being driven. Raises ClosedError."""
-        if self.runs.setdefault(run.workflow_id, run) is not run:
+    def enter(self, run: Run, *, taken: bool = False) -> bool:
+        """Drive ``run`` from now on; False if another of that name is being driven, unless ``run`` was ``taken`` over: then the other is a
+        submission that will learn that it is too late. Raises ClosedError."""
+        if taken:
+            self.runs[run.workflow_id] = run
+        elif self.runs.setdefault(run.workflow_id, run) is not run:
             return False
         if self.closed:  # and close() may have seen the last of its workflows already
             error = ClosedError(what="the engine")
