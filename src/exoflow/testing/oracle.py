@@ -38,6 +38,8 @@ class Spec(Protocol):
     def on_unknown(self) -> str: ...
     @property
     def checkpoint(self) -> bool | str: ...
+    @property
+    def does(self) -> str: ...
 
 
 class Value(msgspec.Struct, frozen=True, array_like=True):
@@ -328,9 +330,11 @@ class Chronicle:
 
     # --- the verdict ---------------------------------------------------------------------------------------------------------
 
-    def judge(self, result: Sequence[Value] | None, dag: Any, *, said_to_stand: Collection[str] | None, lies: bool) -> None:
+    def judge(self, result: Sequence[Value] | None, dag: Any, *, said_to_stand: Collection[str] | None, lies: bool, calm: bool) -> None:
         """Exactly-once, at the end. ``result`` holds the values of the result if the workflow SUCCEEDED; otherwise ``said_to_stand`` are
-        the ids of the tasks whose external outputs stand, or may, by what the engine says."""
+        the ids of the tasks whose external outputs stand, or may, by what the engine says. ``calm``: nothing went wrong around it."""
+        if calm and result is not None and self.granted == 1:
+            self._check_thrift()
         for task, execution in self.suspects.items():
             self.violated(
                 "I10", f"'{task}' ran again (attempt {execution.attempt} of epoch {execution.epoch}) although its output was saved"
@@ -354,6 +358,12 @@ class Chronicle:
                 self.violated("I2", f"'{effect.path}' acted on {effect.inputs}, a run without failures gives {expected}")
         if result is not None:
             self._judge_success(result, reference)
+
+    def _check_thrift(self) -> None:
+        """I10: nobody but who raises, hangs or dies was called twice when nothing else went wrong."""
+        for path, calls in self.counts.items():
+            if calls > 1 and self._find(path).does not in ("raise", "hang", "die"):
+                self.violated("I10", f"'{path}' was called {calls} times, and nothing had gone wrong")
 
     def _agreement(self, result: Sequence[Value] | None) -> Seen | None:
         """I1: the draw of each task that all survivors share; None if they do not."""

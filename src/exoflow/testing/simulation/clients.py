@@ -79,18 +79,22 @@ class Slot:
         self.leave.wait()
         engine.close()
         patience = 100
-        while engine._loop.runs and patience:  # noqa: SLF001 - whoever is at it, in a function perhaps, comes to an end
+        while (complaint := self._left_behind(engine)) and patience:  # whoever is at it, in a function perhaps, comes to an end
             scheduler.park(0.05)
             patience -= 1
-        if not simulation.violations:
-            self._check_closed(simulation, engine)
+        if complaint:
+            simulation.violated("I9", "", complaint)
         self.left_owner = self.owner if simulation.calm else ""
         self.gone.set()
 
-    def _check_closed(self, simulation: Simulation, engine: Engine) -> None:
+    def _left_behind(self, engine: Engine) -> str:
+        """What a closed engine has left undone."""
+        assert self.process is not None
         driven = sorted(engine._loop.runs)  # noqa: SLF001 - to see what is left of it
         if driven:
-            simulation.violated("I9", "", f"a closed engine still drives {driven}")
+            return f"a closed engine still drives {driven}"
+        stuck = [strand.name for strand in self.process.strands if strand.parked and strand.patient]
+        return f"the engine is closed, and '{', '.join(stuck)}' would wait for ever" if stuck else ""
 
     def _take_up(self, simulation: Simulation, engine: Engine) -> None:
         """What operators let an engine do when it starts."""

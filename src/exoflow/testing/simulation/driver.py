@@ -458,7 +458,7 @@ class Simulation(Watcher):
             except DAMAGE as error:
                 self.beyond_repair(name, error)
                 continue
-            chronicle.judge(result, self.lines[name].dag, said_to_stand=standing, lies=self.scenario.lies)
+            chronicle.judge(result, self.lines[name].dag, said_to_stand=standing, lies=self.scenario.lies, calm=not self.fired)
         self._leftovers()
 
     def _leftovers(self) -> None:

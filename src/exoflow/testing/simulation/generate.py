@@ -23,7 +23,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "head": (*_READS, "stale"),
     "heads": (*_READS, "stale"),
     "owners": (*_READS, "stale"),
-    "entries": (*_READS, "flip"),
+    "entries": (*_READS, "flip", "corrupt"),
     "blob.put": (*_WRITES, "full"),
     "blob.flush": ("fail", "crash_before", "power", "delay"),
     "blob.open": (*_READS, "flip", "lose"),

@@ -37,13 +37,13 @@ class Process:
 class Strand:
     """A simulated thread."""
 
-    __slots__ = ("greenlet", "name", "number", "parked", "priority", "process", "stopped", "ticket", "waiters", "woken")
+    __slots__ = ("greenlet", "name", "number", "parked", "patient", "priority", "process", "stopped", "ticket", "waiters", "woken")
 
     greenlet: Greenlet
 
     def __init__(self, number: int, name: str, process: Process, priority: float) -> None:
         self.number, self.name, self.process, self.priority = number, name, process, priority
-        self.parked = self.woken = self.stopped = False
+        self.parked = self.woken = self.stopped = self.patient = False
         self.ticket = 0
         self.waiters: list[Ticket] | None = []  # None: it is over
 
@@ -124,7 +124,7 @@ class Scheduler:
         assert me is not None, "only a strand can wait"
         me.require_life()
         me.ticket += 1
-        me.parked, me.woken = True, False
+        me.parked, me.woken, me.patient = True, False, timeout_s is None
         if timeout_s is not None:
             ticket = (me, me.ticket)
             self.at(self.now + max(0.0, timeout_s), lambda: self._time_out(ticket))

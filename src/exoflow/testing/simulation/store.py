@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from exoflow.codec import Bytes
-from exoflow.errors import StorageFullError, StoreUnavailable
+from exoflow.errors import StorageFullError, StoreCorruptError, StoreUnavailable
 from exoflow.store.base import BlobStore, Collected, Entry, Head, OwnerRow, Verdict, Write
 from exoflow.store.handle import Guard, check_write
 from exoflow.store.memory import MemoryBlobs, MemoryStore
@@ -376,6 +376,9 @@ class SimStore:
             return self.disk.truth.entries(workflow_id, retired=retired, seqs=seqs)
 
         def damaged(fault: Fault) -> list[Entry]:
+            if fault.do == "corrupt":
+                self.disk.damages += 1
+                raise StoreCorruptError(store=URL, what=f"an entry of workflow '{workflow_id}'")
             there = [entry.seq for entry in read() if entry.payload and entry.seq > 1]
             if there and self.disk.flip(workflow_id, there[int(fault.much * len(there)) % len(there)], fault.much):
                 self._line.reach(situations.FLIPPED)
