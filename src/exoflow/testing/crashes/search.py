@@ -116,7 +116,7 @@ class _Search:
         """A second crash wherever the first one leads to a rollback or a question; they run in no other way."""
         for first in single:
             for place, point in enumerate(first.lives[1].trace, 1):
-                if self._may_run() and (point.kind in ("rollback", "on_unknown") or "rollback" in point.task or "on_unknown" in point.task):
+                if self._may_run() and (point.kind in ("rollback", "on_unknown") or point.task.startswith(("the rollback", "on_unknown"))):
                     self._paired += 1
                     self._rollbacks += 1
                     self.judged(Trial(self._subject, (*first.crashes, place)).run())
