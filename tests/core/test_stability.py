@@ -10,7 +10,7 @@ from exoflow.core import growth, replay, stability
 from exoflow.core.spec.annotations import Annotations, Checkpoint
 from exoflow.core.spec.graph import Graph, TaskSpec, ordered
 from exoflow.core.spec.ids import UNEXECUTED
-from exoflow.core.stability import Prop
+from exoflow.core.stability import Prop, inputs
 from exoflow.core.state import Phase, State, Task
 from exoflow.testing.machine.graphs import random_graph
 
@@ -30,7 +30,7 @@ def by_definition(state: State) -> dict[Prop, set[Task]]:
         recoverable = {
             v
             for v in recoverable
-            if (v.durable and (v.parent is None or v.parent in recoverable)) or (v.deterministic and recoverable.issuperset(v.ups))
+            if (v.durable and (v.parent is None or v.parent in recoverable)) or (v.deterministic and recoverable.issuperset(v.reads))
         }
         if size == (len(stable), len(settled), len(recoverable)):
             return {Prop.STABLE: stable, Prop.SETTLED: settled, Prop.RECOVERABLE: recoverable}
@@ -78,7 +78,7 @@ def test_every_answer_is_that_of_the_definition_whatever_runs_and_lands_in_whate
                 if task.version != UNEXECUTED:
                     del asked[prop, task]
                     continue
-                good = truth[prop].issuperset(task.ups)
+                good = truth[prop].issuperset(inputs(prop, task))
                 assert task in woken or not good, f"seed {seed}: {task} was not told that {prop.name} holds now"
                 if task in woken:  # whoever is told asks again
                     assert state.stability.ask(prop, task) == good
@@ -100,11 +100,11 @@ def test_every_answer_is_that_of_the_definition_whatever_runs_and_lands_in_whate
                 task, prop = rng.choice(waiting), rng.choice([Prop.STABLE, Prop.RECOVERABLE])
                 task.asked = 0
                 good = state.stability.ask(prop, task)
-                assert good == truth[prop].issuperset(task.ups), f"seed {seed}: {prop.name} for {task}"
+                assert good == truth[prop].issuperset(inputs(prop, task)), f"seed {seed}: {prop.name} for {task}"
                 if not good:
                     asked[prop, task] = None
                     path = [(each.prop, each.task) for each in state.stability.blame_path(prop, task)]
-                    assert path[0] in [(prop, up) for up in task.ups]
+                    assert path[0] in [(prop, up) for up in inputs(prop, task)]
                     assert all(member not in truth[each] for each, member in path), f"seed {seed}: {path} blames what is good"
     assert answers > 20_000
 

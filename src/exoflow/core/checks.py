@@ -16,7 +16,7 @@ from exoflow.core.readiness import GATE
 from exoflow.core.spec.annotations import Checkpoint
 from exoflow.core.spec.graph import Graph, TaskSpec
 from exoflow.core.spec.ids import UNEXECUTED
-from exoflow.core.stability import Prop, Stability
+from exoflow.core.stability import Prop, Stability, inputs
 from exoflow.core.state import State, Task
 
 _TRIALS_MAX = 2_000_000
@@ -232,17 +232,18 @@ def _findings(facts: _Facts) -> list[Finding]:
 
 def _culprit(stuck: Task) -> Task:
     """The nearest unsaved nondeterministic task among the ancestors of ``stuck``, on the side of the input that is not good."""
-    frontier = deque(stuck.ups[stuck.asked :])
-    seen = set(frontier)
+    gate = GATE[stuck.kind]
+    first = inputs(gate, stuck)[stuck.asked :]
+    frontier, seen = deque(first), set(first)
     while frontier:
         task = frontier.popleft()
         if not task.deterministic and not task.durable:
             return task
-        for up in task.ups:
+        for up in inputs(gate, task):
             if up not in seen:
                 seen.add(up)
                 frontier.append(up)
-    return stuck.ups[stuck.asked]
+    return first[0]
 
 
 def _path(start: Task, end: Task) -> tuple[str, ...]:
@@ -299,9 +300,10 @@ def _cheapest_repair(facts: _Facts, only: Collection[str] | None) -> list[str]:
 
 def _unsaved_ancestors(task: Task) -> Iterable[Task]:
     """Nearest first; nondeterministic ones only, because saving those is what makes inputs stable."""
+    gate = GATE[task.kind]
     frontier, seen = deque([task]), {task}
     while frontier:
-        for up in frontier.popleft().ups:
+        for up in inputs(gate, frontier.popleft()):
             if up not in seen:
                 seen.add(up)
                 frontier.append(up)

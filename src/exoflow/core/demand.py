@@ -38,7 +38,7 @@ def want(state: State, task: Task, phase: Phase = Phase.WAITING) -> None:
                 up.claims += 1
             if up.is_lost and up.phase in _AT_REST and (here.condemned or not up.condemned):
                 stack.append((up, Phase.WAITING, here.condemned))
-        if phase is Phase.WAITING:
+        if phase is Phase.WAITING and not here.condemned:
             for up in reversed(here.after):
                 if up.version == UNEXECUTED and up.phase in _AT_REST and not up.condemned:
                     stack.append((up, Phase.WAITING, here.condemned))
@@ -47,9 +47,9 @@ def want(state: State, task: Task, phase: Phase = Phase.WAITING) -> None:
 
 
 def count_missing(task: Task) -> None:
-    """Set ``missing`` from the facts."""
+    """Set ``missing`` from the facts. A condemned task runs for the arguments of a rollback only, and those do not depend on order."""
     task.missing = sum(not up.usable_by(task) for up in task.reads)
-    if task.phase is not Phase.UNDO_WAITING:
+    if task.phase is not Phase.UNDO_WAITING and not task.condemned:
         task.missing += sum(not up.precedes(task) for up in task.after)
 
 
@@ -87,7 +87,7 @@ def became_usable(state: State, task: Task) -> None:
         if reader.phase in COUNTING:
             _count_down(state, reader)
     for later in task.before:
-        if later.phase is Phase.WAITING:
+        if later.phase is Phase.WAITING and not later.condemned:
             _count_down(state, later)
 
 

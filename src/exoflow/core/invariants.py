@@ -39,7 +39,7 @@ def _task_laws(state: State, task: Task) -> Iterator[str]:
         yield "encodes what is not there"
     if task.phase in COUNTING:
         missing = sum(not up.usable_by(task) for up in task.reads)
-        if task.phase is not Phase.UNDO_WAITING:
+        if task.phase is not Phase.UNDO_WAITING and not task.condemned:
             missing += sum(not up.precedes(task) for up in task.after)
         if missing != task.missing:
             yield f"missing is {task.missing}, should be {missing}"

@@ -64,6 +64,8 @@ def _start(state: State, task: Task) -> None:
     task.basis = basis_of(up.version for up in task.reads)
     if task.spec.annotations.leaves_intent:
         task.effect = True
+        if state.unwinding is not None:  # an effect more to undo, in its turn
+            state.unwinding.clear()
         parent = task.parent
         state.records.append(
             AttemptIntended(

@@ -88,7 +88,7 @@ class Blocked:
                 return None
             down = readers[position] if position < len(readers) else task.before[position - len(readers)]
             return (Prop.SETTLED if at & 1 else Prop.STABLE), down
-        ups = task.ups
+        ups = inputs(self.prop, task)
         if self.prop is Prop.RECOVERABLE and task.durable:  # but it takes the shape that it belongs to, to find it again
             ups = ups[:1] if task.parent is not None else ()
         if at < len(ups):
@@ -96,6 +96,11 @@ class Blocked:
         if at == len(ups) and self.prop is Prop.STABLE and not task.deterministic and not task.durable:
             return Prop.SETTLED, task
         return None
+
+
+def inputs(prop: Prop, task: Task) -> tuple[Task, ...]:
+    """What ``prop`` of ``task`` follows. For a rollback's arguments only what is read matters, not what merely came before."""
+    return task.reads if prop is Prop.RECOVERABLE else task.ups
 
 
 class Stability:
@@ -108,7 +113,7 @@ class Stability:
     def ask(self, prop: Prop, task: Task) -> bool:
         """Whether ``prop`` holds for every input of ``task``. If not, the task is put on the agenda when that may have changed."""
         slot = _SLOT[prop]
-        ups = task.ups
+        ups = inputs(prop, task)
         while task.asked < len(ups):
             up = ups[task.asked]
             known = getattr(up, slot)
@@ -155,7 +160,8 @@ class Stability:
 
     def blame_path(self, prop: Prop, task: Task) -> Iterator[Blocked]:
         """Why ``ask(prop, task)`` was last answered no: the chain of propositions from the input to what is bad."""
-        known = getattr(task.ups[task.asked], _SLOT[prop]) if task.asked < len(task.ups) else None
+        ups = inputs(prop, task)
+        known = getattr(ups[task.asked], _SLOT[prop]) if task.asked < len(ups) else None
         while isinstance(known, Blocked):
             yield known
             known = known.blame

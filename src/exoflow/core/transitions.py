@@ -77,12 +77,13 @@ def spoiled(state: State, name: str) -> None:
     task = state.tasks.get(name)
     if task is None or not task.durable:
         return
+    task.durable = False
     if not task.present and not _may_be_made_again(task):
+        task.durable = True
         text = f"the saved output of '{name}' fails its digest, and a commit or a rollback may need that very value"
         failure = Failure(kind="final", types=("exoflow.errors.CheckpointCorruptError",), text=text)
         ending.block(state, task, failure)  # once the bytes are repaired it can go on
         return
-    task.durable = False
     state.lossy = True
     state.records.append(journal.OutputSpoiled(task=name))
     state.stability.reset()
@@ -104,7 +105,7 @@ def _may_be_made_again(task: Task) -> bool:
             return False
         if not here.deterministic and (_commit_may_rest_on(here) or _rollback_needs(here)):
             return False
-        lost = [up for up in here.ups if not up.at_hand and up not in seen]
+        lost = [up for up in here.ups if not up.durable and up not in seen]  # what is in memory now may be gone in a moment
         seen.update(lost)
         stack += lost
     return True

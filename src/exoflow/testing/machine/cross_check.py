@@ -4,16 +4,12 @@ For each workflow, in every state that schedules and losses can lead to, for eve
 rollback): what the gate of the engine allows, brute force (``reference``) must find safe; how often the gate holds back what would be safe
 is counted. ``exoflow.check`` must accept exactly the workflows in which some way without faults starts every task where that is safe.
 
-On purpose the engine takes order for data: an undoable task waits until what it merely comes after can be had again, although its rollback
-does not need it. What is held back or refused for that reason is counted by itself.
-
 Workflows are all of up to three tasks, as in ``exhaustive``, and by seeds random ones of four and five.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import random
 import sys
 import time
@@ -23,6 +19,7 @@ from exoflow.core import state as core
 from exoflow.core.checks import check
 from exoflow.core.readiness import GATE
 from exoflow.core.spec.ids import UNEXECUTED as NO_VERSION
+from exoflow.core.stability import inputs
 from exoflow.testing import campaign
 from exoflow.testing.machine.drive import Tally, drive, record, report
 from exoflow.testing.machine.exhaustive import CONFIGURATIONS, configuration
@@ -54,7 +51,8 @@ class Gate:
     def allows(self, at: int) -> bool:
         """Whether task ``at`` may start there."""
         task = self.tasks[at]
-        return self.state.stability.holds(GATE[task.kind], task.ups)
+        prop = GATE[task.kind]
+        return self.state.stability.holds(prop, inputs(prop, task))
 
 
 def compare(lines: Lines) -> Tally:
@@ -64,16 +62,12 @@ def compare(lines: Lines) -> Tally:
     tally.counts["workflows"] += 1
     tally.counts["states"] += len(reference.moves)
 
-    @functools.cache
-    def for_order() -> Reference:
-        return Reference(lines, order_counts=True)
-
     accepted, possible = not check(graph_of(lines)), reference.can_finish()
     tally.counts["accepted" if accepted else "refused"] += 1
     if accepted and not possible:
         tally.broken.append(f"accepted, but somebody can never start safely: {lines}")
     if possible and not accepted:
-        tally.counts[f"refused {'without need' if for_order().can_finish() else 'for order'}"] += 1
+        tally.counts["refused without need"] += 1
     for state in sorted(reference.lawful):
         starting = {move.starts for move in reference.moves[state] if move.starts >= 0}
         if starting:
@@ -84,9 +78,7 @@ def compare(lines: Lines) -> Tally:
             if allowed and not safe:
                 tally.broken.append(f"the gate lets {lines[at].id} start in {state}, which is not safe: {lines}")
             tally.counts[f"{kind}: safe to start"] += safe
-            if safe and not allowed:
-                needless = state in for_order().lawful and for_order().safe(state, at)
-                tally.counts[f"{kind}: held back {'without need' if needless else 'for order'}"] += 1
+            tally.counts[f"{kind}: held back without need"] += safe and not allowed
     return tally
 
 

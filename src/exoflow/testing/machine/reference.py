@@ -51,10 +51,9 @@ class Move(NamedTuple):
 
 
 class Reference:
-    """All states of one workflow. With ``order_counts``, a rollback is taken to need also what its task merely came after."""
+    """All states of one workflow."""
 
-    def __init__(self, lines: Lines, *, order_counts: bool = False) -> None:
-        self.order_counts = order_counts
+    def __init__(self, lines: Lines) -> None:
         number = {line.id: at for at, line in enumerate(lines)}
         root = len(lines) - 1
         self.nodes = [
@@ -166,16 +165,13 @@ class Reference:
         return found
 
     def _can_be_undone(self, state: State, at: int) -> bool:
-        return all(self._can_be_had(state, up) for up in self._values(at))
-
-    def _values(self, at: int) -> tuple[int, ...]:
-        return self.nodes[at].ups if self.order_counts else self.nodes[at].reads
+        return all(self._can_be_had(state, up) for up in self.nodes[at].reads)
 
     def _can_be_had(self, state: State, at: int) -> bool:
         """Whether this version can be had (again)."""
         if state[at] in (PRESENT, DURABLE):
             return True
-        return state[at] != UNEXECUTED and self.nodes[at].sure and all(self._can_be_had(state, up) for up in self._values(at))
+        return state[at] != UNEXECUTED and self.nodes[at].sure and all(self._can_be_had(state, up) for up in self.nodes[at].reads)
 
     # --- what follows --------------------------------------------------------------------------------------------------------
 

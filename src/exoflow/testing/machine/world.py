@@ -124,8 +124,8 @@ class World:
 
     def on_run(self, c: cmd.Run) -> None:
         task = self.machine.state.tasks.get(c.task)
-        if task is None:
-            return  # started and dropped in one turn
+        if task is None or task.attempt != c.attempt or task.phase not in ACTIVE:
+            return  # started and stopped in one turn
         verdict.may_run(self, task, c)
         runs = self.runs[c.task] = self.runs.get(c.task, 0) + 1
         if runs > 1:
