@@ -34,7 +34,7 @@ from tests.crash.workflows import Case
 ROOT = Path(__file__).parents[2]
 NEEDED = ("cli.main", "cli.following", "executors.inline", "executors.loop", "executors.process_pool", "executors.threads", "store.sqlite")
 """Modules that an engine imports when it first needs them: imported here, once, so that a fork has them."""
-RIVAL, COLLECTOR, FRESH, TWINS, PAUSE, POOL = 0.1, 0.06, 0.03, 0.15, 0.3, 0.08
+RIVAL, COLLECTOR, FRESH, TWINS, PAUSE, POOL = 0.2, 0.06, 0.03, 0.15, 0.3, 0.08
 ENDED = frozenset({0, 4, 5, 7})
 """Exit codes of the command when the workflow has ended, well or not."""
 WORKER_DEATHS_MAX = 2
