@@ -31,6 +31,8 @@ class Stage:
         self.chronicles: dict[str, Chronicle] = {}
         self.specs: dict[str, dict[str, TaskLine]] = {}
         self.durable: Callable[[Chronicle], set[str]] = lambda _: set()
+        self.watch: Callable[[TaskContext], None] = lambda _: None
+        """Is told of each attempt that is about to have its effect."""
         self._draws = 0
         self.doing: dict[Strand, str] = {}
         """What a crash now would come between, by strand."""
@@ -79,6 +81,7 @@ class Stage:
     def _have_effect(self, chronicle: Chronicle, execution: Execution, context: TaskContext) -> None:
         self._happen("effect")
         self.scheduler.note(f"effect {context.workflow_id} {execution.path} {context.epoch}.{context.attempt}")
+        self.watch(context)
         chronicle.applies(execution, context.idempotency_key, lambda: self.durable(chronicle))
         self._now(situations.AFTER_EFFECT)
 

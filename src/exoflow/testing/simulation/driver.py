@@ -88,6 +88,8 @@ class Simulation(Watcher):
         self.violations: list[Violation] = []
         self.stage = Stage(self.scheduler, self._task_point, self._die, self.reach)
         self.stage.durable = self._durable
+        self.stage.watch = self._acts
+        self._locks_tell = len(set(scenario.engines)) == 1 and all(fault.do != "stale" for fault in scenario.faults)
         self.lines = {workflow.name: workflow for workflow in scenario.workflows}
         for workflow in scenario.workflows:
             self.stage.specs[workflow.name] = dict(_specs(workflow.dag, ""))
@@ -410,6 +412,17 @@ class Simulation(Watcher):
             self.reach(situations.TOLD_DAMAGE)
             if not self.disk.damages:
                 self.violated("I8", name, f"nothing was damaged, and a client got {type(error).__name__}: {error}")
+
+    def _acts(self, context: TaskContext) -> None:
+        """An attempt is about to have its effect. On one host, where locks tell who lives, it must be the owner's, unless its engine was
+        closed and could not stop it."""
+        chronicle, strand = self.stage.chronicles[context.workflow_id], self.scheduler.current
+        if self._locks_tell and strand is not None and context.epoch < chronicle.granted:
+            slot = self._slot_of(strand.process)
+            if slot is not None and slot.engine is not None and not slot.engine._loop.closed:  # noqa: SLF001 - the judge sees all
+                self.violated(
+                    "I7", chronicle.name, f"'{context.task_id}' of epoch {context.epoch} acts on the host where {chronicle.granted} rules"
+                )
 
     def help(self, engine: Engine, head: Head) -> None:
         """As a person would: look at the world, and resume with what was found out."""
