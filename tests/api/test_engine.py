@@ -373,6 +373,39 @@ def test_closing_does_not_wait_longer_than_drain_s(url):
     meetings["m"].leave.release()
 
 
+def takes_back(waits):
+    ledger_of_late.append("undone")
+
+
+@exoflow.task(rollback=takes_back)
+def late(waits):
+    """Undoable; its effect comes after somebody has let it go on."""
+    meetings["m"].visit()
+    ledger_of_late.append("done")
+    return len(ledger_of_late)
+
+
+ledger_of_late: list[str] = []
+
+
+def test_nobody_goes_on_before_a_task_has_ended_that_close_could_not_stop(url):
+    """It was taken for dead, so its rollback came before its effect, which then stood beside that of the next attempt. Found by the replay
+    of power loss."""
+    meetings["m"] = Meeting()
+    ledger_of_late.clear()
+    with exoflow.Engine(url) as other:
+        with exoflow.Engine(url, drain_s=0.01) as first:
+            first.run_async(late.bind(1), name="w")
+            meetings["m"].wait_for_arrival()
+        assert other.resume_all() == {}
+        future = other.run_async(late.bind(1), name="w")
+        assert not future.done()
+        meetings["m"].leave.release(2)
+        assert future.result(PATIENCE_S) == 3
+        assert ledger_of_late == ["done", "undone", "done"]
+        assert [row.owner for row in other.store.owners()] == [other._owner.id]
+
+
 def test_resume_all_goes_on_with_the_others_when_one_cannot(url, ledger):
     """The future of the one that cannot go on holds the reason."""
     meetings["m"] = Meeting()

@@ -40,6 +40,11 @@ def killed(one: Owner) -> str:
     return one.id
 
 
+def end(one: Owner) -> None:
+    one.stop()
+    one.leave()
+
+
 def rows(store: SqliteStore) -> set[str]:
     return {row.owner for row in store.owners()}
 
@@ -56,7 +61,7 @@ def test_the_next_engine_clears_up_after_a_dead_one(store: SqliteStore) -> None:
     heir = owner(store)
     heir.start()
     assert rows(store) == locks(store) == {heir.id}
-    heir.close()
+    end(heir)
     assert rows(store) == locks(store) == set()
 
 
@@ -65,7 +70,7 @@ def test_and_after_one_that_died_before_it_began(store: SqliteStore) -> None:
     heir = owner(store)
     heir.start()
     assert locks(store) == {heir.id}
-    heir.close()
+    end(heir)
 
 
 def test_the_living_are_left_alone(store: SqliteStore) -> None:
@@ -77,7 +82,7 @@ def test_the_living_are_left_alone(store: SqliteStore) -> None:
     assert locks(store) == {at_work.id, about_to_begin.id, newcomer.id}
     assert not newcomer.is_dead(at_work.id)
     for one in (at_work, about_to_begin, newcomer):
-        one.close()
+        end(one)
 
 
 def test_an_engine_whose_workers_still_run_is_left_alone(store: SqliteStore) -> None:
@@ -93,7 +98,7 @@ def test_an_engine_whose_workers_still_run_is_left_alone(store: SqliteStore) -> 
     assert not heir.is_dead(dead.id)
     os.close(held_by_a_worker)
     assert heir.is_dead(dead.id)
-    heir.close()
+    end(heir)
 
 
 def test_a_process_that_a_task_left_behind_keeps_nobody_alive(store: SqliteStore) -> None:
@@ -114,7 +119,7 @@ def test_a_process_that_a_task_left_behind_keeps_nobody_alive(store: SqliteStore
     os.close(tell)
     os.waitpid(child, 0)
     os.close(done)
-    heir.close()
+    end(heir)
 
 
 def test_a_lock_file_that_is_cleared_up_while_it_is_made_is_made_again(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,5 +139,5 @@ def test_a_lock_file_that_is_cleared_up_while_it_is_made_is_made_again(store: Sq
     assert locks(store) == {other.id, newcomer.id}
     newcomer.start()
     assert not other.is_dead(newcomer.id)
-    newcomer.close()
-    other.close()
+    end(newcomer)
+    end(other)

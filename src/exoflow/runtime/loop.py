@@ -66,6 +66,7 @@ class Loop:
         self._opening = threads.lock()
         self._draining = self._shut = False
         self._quiet = threads.signal()
+        self._once_idle: Callable[[], None] | None = None
         self.closed = False
 
     def enter(self, run: Run, *, taken: bool = False) -> bool:
@@ -120,6 +121,7 @@ class Loop:
             self._advance(lane)
         if self._draining:
             self._quiet.set()
+            self._tell_if_idle()
 
     def perform(self, run: Run, commands: list[Any]) -> None:
         """Carry out commands, in order."""
@@ -220,3 +222,16 @@ class Loop:
         self._saver.shutdown()
         self.committer.close()
         self.clock.close()
+
+    def once_idle(self, then: Callable[[], None]) -> None:
+        """Call ``then`` when no call runs here any more: now, or when the last of those has ended that ``close`` could not stop."""
+        with self._turn:
+            self._once_idle = then
+            self._tell_if_idle()
+        self.drain()
+
+    def _tell_if_idle(self) -> None:
+        then = self._once_idle
+        if then is not None and not any(lane.running for lane in list(self._lanes.values())):
+            self._once_idle = None
+            then()

@@ -144,11 +144,14 @@ class Owner(Observer):
                 self._host.unlink(row.lock_path)
             self._store.beat(None, owner=row.owner)
 
-    def close(self) -> None:
-        """No more signs of life. Call it when no workflow is owned any more."""
+    def stop(self) -> None:
+        """No more signs of life."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+
+    def leave(self) -> None:
+        """Be dead. Call it when no workflow is driven and no task runs any more."""
         try:
             if self._thread is not None:
                 self._store.beat(None, owner=self.id)
