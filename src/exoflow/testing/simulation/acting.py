@@ -32,7 +32,7 @@ class Stage:
         self.specs: dict[str, dict[str, TaskLine]] = {}
         self.durable: Callable[[Chronicle], set[str]] = lambda _: set()
         self.watch: Callable[[TaskContext], None] = lambda _: None
-        """Is told of each attempt that is about to have its effect."""
+        """Is told of each attempt that is about to have an effect that must not happen twice."""
         self._draws = 0
         self.doing: dict[Strand, str] = {}
         """What a crash now would come between, by strand."""
@@ -81,7 +81,9 @@ class Stage:
     def _have_effect(self, chronicle: Chronicle, execution: Execution, context: TaskContext) -> None:
         self._happen("effect")
         self.scheduler.note(f"effect {context.workflow_id} {execution.path} {context.epoch}.{context.attempt}")
-        self.watch(context)
+        spec = self.specs[context.workflow_id][execution.path]
+        if spec.kind == "undoable" or spec.on_unknown != "retry":  # others are idempotent, and nobody waits for the end of a thread
+            self.watch(context)
         chronicle.applies(execution, context.idempotency_key, lambda: self.durable(chronicle))
         self._now(situations.AFTER_EFFECT)
 

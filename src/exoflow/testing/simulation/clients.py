@@ -93,6 +93,9 @@ class Slot:
         driven = sorted(engine._loop.runs)  # noqa: SLF001 - to see what is left of it
         if driven:
             return f"a closed engine still drives {driven}"
+        busy = [executor.name for executor in self.executors if executor.busy]
+        if busy:
+            return f"the engine is closed, and attempts of '{', '.join(busy)}' were never answered"
         stuck = [strand.name for strand in self.process.strands if strand.parked and strand.patient]
         return f"the engine is closed, and '{', '.join(stuck)}' would wait for ever" if stuck else ""
 

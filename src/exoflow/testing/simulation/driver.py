@@ -283,6 +283,7 @@ class Simulation(Watcher):
                 slots=scenario.slots,
                 can_kill=can_kill,
                 grace_s=grace_s,
+                loop_share=scenario.loop_share,
                 on_start=self.starts,
                 reach=self.reach,
             )

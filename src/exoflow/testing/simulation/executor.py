@@ -21,7 +21,8 @@ class _Attempt:
 
 
 class SimExecutor:
-    """See :class:`~exoflow.executors.base.Executor`. With ``can_kill`` its workers are processes: outputs come back pickled."""
+    """See :class:`~exoflow.executors.base.Executor`. With ``can_kill`` its workers are processes: outputs come back pickled. ``loop_share``
+    of the answers come from the thread of an event loop."""
 
     def __init__(
         self,
@@ -32,9 +33,11 @@ class SimExecutor:
         slots: int,
         can_kill: bool,
         grace_s: float,
+        loop_share: float = 0.0,
         on_start: Callable[[TaskContext], None] = lambda _: None,
         reach: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._loop_share = loop_share
         self._on_start, self._reach = on_start, reach
         self.name, self.slots, self.can_kill = name, slots, can_kill
         self._scheduler, self._process, self._grace_s = scheduler, process, grace_s
@@ -76,7 +79,11 @@ class SimExecutor:
     def _answer(self, attempt: _Attempt, outcome: Outcome) -> None:
         if self._open.pop(attempt.call.key, None) is not None:
             self._scheduler.note(f"{attempt.call.key}: {type(outcome).__name__}")
-            attempt.done(outcome)
+            if self._loop_share and self._scheduler.rng.random() < self._loop_share:
+                with self._scheduler.on_loop():
+                    attempt.done(outcome)
+            else:
+                attempt.done(outcome)
 
     def die(self, strand: Strand) -> None:
         """The worker that runs there dies. Raises Killed in it."""
@@ -85,6 +92,11 @@ class SimExecutor:
                 attempt.died = True
                 self._reach(situations.DIED)
                 raise Killed
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is open that cannot be for want of a way to stop it."""
+        return self.can_kill and bool(self._open)
 
     def stop(self, key: str) -> None:
         """See Executor."""

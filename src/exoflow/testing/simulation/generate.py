@@ -15,7 +15,7 @@ from exoflow.testing.simulation.scenario import Dag, Fault, Operation, Scenario,
 _WRITES = ("fail", "unknown", "delay", "slow", "crash_before", "crash_after", "late", "pause", "power")
 _READS = ("fail", "delay", "crash_before", "crash_after")
 FAULTS: dict[str, tuple[str, ...]] = {
-    "commit": (*_WRITES, "full", "torn"),
+    "commit": (*_WRITES, "full", "torn", "crash_inside"),
     "claim": (*_WRITES, "twice"),
     "beat": (*_WRITES, "twice"),
     "wish": (*_WRITES, "twice"),
@@ -73,6 +73,7 @@ def scenario(seed: int, *, workflow: WorkflowLine | None = None, faults: float =
         lease_s=lease_s,
         inline_bytes=rng.choice((65536, 65536, 0, 200)),
         slots=rng.choice((1, 2, 4, 16)),
+        loop_share=rng.choice((0.0, 0.0, 0.5)),
         checked=rng.random() < 0.1,
     )
     return msgspec.structs.replace(given, faults=given.faults + _unmasking(rng)) if given.lies and faults else given
@@ -289,6 +290,6 @@ def _much(rng: random.Random, do: str, lease_s: float) -> float:
         return round(lease_s * rng.choice((0.1, 0.5, 0.9, 1.1, 2.0, 3.0)) + rng.random() * 0.01, 4)
     if do == "jump":
         return rng.choice((-3600.0, 3600.0, -0.5, 315_360_000.0))
-    if do in ("torn", "flip"):
+    if do in ("torn", "flip", "crash_inside"):
         return round(rng.random() * 8, 3)
     return 0.0

@@ -75,7 +75,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One simulation. ``engines`` names the host of each. ``preempt`` is how often a strand makes way where it need not."""
+    """One simulation. ``engines`` names the host of each. ``preempt`` is how often a strand makes way where it need not,
+    ``loop_share`` how many answers of executors come from an event loop."""
 
     about: str = ""
     seed: int = 0
@@ -88,6 +89,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lease_s: float = 1.0
     inline_bytes: int = 65536
     slots: int = 4
+    loop_share: float = 0.0
     checked: bool = False
 
     @property

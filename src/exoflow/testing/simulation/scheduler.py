@@ -6,9 +6,12 @@ calls :meth:`Scheduler.step` or :meth:`Scheduler.park`; nothing else ever switch
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import random
-from collections.abc import Callable
+from asyncio import _set_running_loop
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 
 from exoflow.testing.simulation import greenlets
@@ -16,6 +19,13 @@ from exoflow.testing.simulation.greenlets import Greenlet
 
 STEP_S = 20e-6
 """Virtual seconds that each step takes, so that no loop without pauses can stop time."""
+
+
+class _Loop(asyncio.AbstractEventLoop):
+    """Stands for an event loop where only its being there is of interest."""
+
+
+_LOOP = _Loop()  # type: ignore[abstract]
 
 
 class Killed(BaseException):
@@ -37,13 +47,26 @@ class Process:
 class Strand:
     """A simulated thread."""
 
-    __slots__ = ("greenlet", "name", "number", "parked", "patient", "priority", "process", "stopped", "ticket", "waiters", "woken")
+    __slots__ = (
+        "greenlet",
+        "name",
+        "number",
+        "on_loop",
+        "parked",
+        "patient",
+        "priority",
+        "process",
+        "stopped",
+        "ticket",
+        "waiters",
+        "woken",
+    )
 
     greenlet: Greenlet
 
     def __init__(self, number: int, name: str, process: Process, priority: float) -> None:
         self.number, self.name, self.process, self.priority = number, name, process, priority
-        self.parked = self.woken = self.stopped = self.patient = False
+        self.parked = self.woken = self.stopped = self.patient = self.on_loop = False
         self.ticket = 0
         self.waiters: list[Ticket] | None = []  # None: it is over
 
@@ -260,9 +283,27 @@ class Scheduler:
                 self._special[self.steps]()
                 continue
             self.current = strand
-            strand.greenlet.switch()
+            if strand.on_loop:
+                _set_running_loop(_LOOP)
+                strand.greenlet.switch()
+                _set_running_loop(None)
+            else:
+                strand.greenlet.switch()
             self.current = None
         return True
+
+    @contextmanager
+    def on_loop(self) -> Iterator[None]:
+        """For a while, the strand that runs is the thread of an event loop: it must not block for long."""
+        strand = self.current
+        assert strand is not None
+        strand.on_loop = True
+        _set_running_loop(_LOOP)
+        try:
+            yield
+        finally:
+            strand.on_loop = False
+            _set_running_loop(None)
 
     def _resume(self, strand: Strand) -> None:
         if strand.process.alive:

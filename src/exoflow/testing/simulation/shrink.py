@@ -78,6 +78,7 @@ def _smaller(scenario: Scenario) -> Iterator[Scenario]:
         ("preempt", 0.0),
         ("policy", "random"),
         ("slots", 4),
+        ("loop_share", 0.0),
         ("lease_s", 1.0),
     ):
         if getattr(scenario, name) != plain:

@@ -161,7 +161,7 @@ class Line:
         happen: Callable[[Fault], None] = lambda _: None,
         reach: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.scheduler, self.process, self._point, self._happen, self.reach = scheduler, process, point, happen, reach
+        self.scheduler, self.process, self._point, self.happen, self.reach = scheduler, process, point, happen, reach
         self.on_its_way = 0
         self.busy: list[str] = []
         """Calls under way."""
@@ -219,14 +219,14 @@ class Line:
                 scheduler.step()
                 return answer
             case "crash_before" | "pause" | "power" | "jump":
-                self._happen(fault)
+                self.happen(fault)
             case "crash_after":
                 apply()
-                self._happen(fault)
+                self.happen(fault)
             case "late":
                 self.on_its_way += 1
                 scheduler.at(scheduler.now + fault.much, lambda: self._deliver(at, apply))
-                self._happen(fault)
+                self.happen(fault)
             case _:
                 if odd is not None:
                     answer = odd(fault)
@@ -340,6 +340,8 @@ class SimStore:
         self._apply(writes[:count])
         if 0 < count < len(writes):
             self._line.reach(situations.TORN)
+        if fault.do == "crash_inside":
+            self._line.happen(fault)
         raise StoreUnavailable(store=URL, reason=f"a fault after {count} of {len(writes)} writes")
 
     def claim(self, workflow_id: str, *, epoch: int, owner: str | None) -> int | None:
