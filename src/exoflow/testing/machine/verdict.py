@@ -220,7 +220,7 @@ def _order(world: World) -> None:
     """Effects that stand came in the order of dependencies."""
     outside = world.outside
     latest: dict[str, int] = {}
-    committed = {task: effect.at for (task, _), effect in outside.commits.items()}
+    committed = {task: effect.at for (task, _), effect in outside.commits.items() if task not in world.caught}  # a zombie may be late
 
     def walk(task: Task) -> int:
         found = latest.get(task.id)
