@@ -42,6 +42,13 @@ DECISIONS = (
         new="state.set_saving(task, Saving.APPENDED); task.durable = True",
     ),
     Mutant(
+        name="shape_need_not_be_saved",
+        breaks="a task of a sub-workflow acts before it is sure that the same sub-workflow comes again",
+        module="exoflow.core.stability",
+        old="if task.kids is not None and not task.durable:",
+        new="if False:",
+    ),
+    Mutant(
         name="caught_failure_counts_as_deterministic",
         breaks="whether a task fails is taken for a thing that never changes",
         module="exoflow.core.spec.graph",
@@ -69,13 +76,6 @@ DECISIONS = (
         module="exoflow.core.state",
         old="return not self.at_hand and self.saving",
         new="return not self.present and self.saving",
-    ),
-    Mutant(
-        name="attempts_begin_anew",
-        breaks="an attempt of a sub-workflow's task has the number of an earlier one, whose late answer is taken for its own",
-        module="exoflow.core.state",
-        old="self.attempts_used[task.id] = task.attempt",
-        new="pass",
     ),
     Mutant(
         name="late_answers_count",
@@ -125,6 +125,13 @@ DECISIONS = (
         breaks="a task that stays reads an output that is being taken back",
         module="exoflow.core.state",
         old="            and (not self.condemned or reader.condemned)\n",
+        new="",
+    ),
+    Mutant(
+        name="what_runs_is_not_stopped",
+        breaks="a booking under way is forgotten when its input is withdrawn: it is made, and another one too",
+        module="exoflow.core.withdrawal",
+        old="        if task.effect:\n            state.move(task, Phase.STOPPING)\n            return\n",
         new="",
     ),
     Mutant(
@@ -214,6 +221,13 @@ DECISIONS = (
         new="if False and task.saving",
     ),
     Mutant(
+        name="sync_is_async",
+        breaks="consumers start before an output with checkpoint='sync' is saved",
+        module="exoflow.core.state",
+        old="return self.spec.annotations.checkpoint is Checkpoint.SYNC",
+        new="return False",
+    ),
+    Mutant(
         name="told_before_it_is_durable",
         breaks="somebody is told a result that is not saved",
         module="exoflow.core.machine",
@@ -254,5 +268,19 @@ DECISIONS = (
         module="exoflow.core.replay",
         old=".deaths = record.deaths",
         new="",
+    ),
+    Mutant(
+        name="rotten_output_drawn_anew",
+        breaks="a saved output is damaged, and a new one is drawn although a charge was made on the old one",
+        module="exoflow.core.transitions",
+        old="(_commit_may_rest_on(here) or _rollback_needs(here))",
+        new="_rollback_needs(here)",
+    ),
+    Mutant(
+        name="rotten_output_redraws_its_inputs",
+        breaks="a saved output is damaged, and to make it again what a charge rests on is drawn anew",
+        module="exoflow.core.transitions",
+        old="lost = [up for up in here.ups if not up.durable and up not in seen]",
+        new="lost = list[Task]()",
     ),
 )
