@@ -272,7 +272,10 @@ def _await(case: Case, engine: Engine, future: WorkflowFuture) -> Any:
             found = ledger.stands(book, doubt.fields["task"], "wire")
             seen = {**found.seen, found.task: found.draw} if found is not None else {}
             outcome = Traced("told by a person", seen) if found is not None else False
-            future = engine.resume(book, outcomes={doubt.fields["task"]: outcome})
+            try:
+                future = engine.resume(book, outcomes={doubt.fields["task"]: outcome})
+            except InvalidStateError:  # the person beside the other engine was faster
+                future = engine.resume(book)
         except TaskFailed as failed:
             if case.ends == "FAILED":
                 return str(failed)
