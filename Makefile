@@ -26,19 +26,21 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup check format test coverage sim demo bench diagram reliability lock clean
+.PHONY: help setup check lint format test coverage sim demo bench diagram reliability lock clean
 
 help: ## list these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(DEV_READY) ## install what development needs into .venv
 
-check: $(DEV_READY) ## format, lint, types, imports, tests/core and tests/architecture: before each commit
+check: lint ## lint, tests/core and tests/architecture: before each commit
+	$(PYTHON) -m pytest -q -n logical tests/core tests/architecture
+
+lint: $(DEV_READY) ## format, lint, types, imports
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy --strict src
 	$(PYTHON) -c "from importlinter.cli import lint_imports_command as lint; lint()" --no-logo
-	$(PYTHON) -m pytest -q tests/core tests/architecture
 
 format: $(DEV_READY) ## lay out the code and repair what can be repaired without thought
 	$(PYTHON) -m ruff format .
@@ -46,10 +48,10 @@ format: $(DEV_READY) ## lay out the code and repair what can be repaired without
 
 MEASURE_CORE = $(PYTHON) -m coverage run -m pytest -q tests/core && $(PYTHON) -m coverage report --fail-under=98
 
-# All tests run even if the core misses its coverage, and pytest's summary comes last. With ARGS, which select tests, no coverage.
-test: $(DEV_READY) ## all tests, after the core's coverage
+# The other tests run even if the core misses its coverage, and pytest's summary comes last. With ARGS, which select tests, no coverage.
+test: $(DEV_READY) ## all tests; those of the core measure its coverage
 	@status=0; $(if $(strip $(ARGS)),,{ $(MEASURE_CORE); } || status=$$?;) \
-	$(PYTHON) -m pytest -n logical $(ARGS) || status=$$?; exit $$status
+	$(PYTHON) -m pytest -n logical $(or $(strip $(ARGS)),--ignore=tests/core) || status=$$?; exit $$status
 
 coverage: $(DEV_READY) ## tests/core alone must cover 98 % of src/exoflow/core, lines and branches
 	$(MEASURE_CORE)
