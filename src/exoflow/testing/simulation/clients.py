@@ -78,13 +78,14 @@ class Slot:
                 scheduler.start(str(client), lambda client=client: client.ask(self, engine, process), process)  # type: ignore[misc]
         self.leave.wait()
         engine.close()
+        hung = any(lane.running for lane in engine._loop._lanes.values())  # noqa: SLF001 - then its row stays as long, and somebody clears up
         patience = 100
         while (complaint := self._left_behind(engine)) and patience:  # whoever is at it, in a function perhaps, comes to an end
             scheduler.park(0.05)
             patience -= 1
         if complaint:
             simulation.violated("I9", "", complaint)
-        self.left_owner = self.owner if simulation.calm else ""
+        self.left_owner = self.owner if simulation.calm and not hung else ""
         self.gone.set()
 
     def _left_behind(self, engine: Engine) -> str:
