@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from exoflow.testing.mutants import patch
-from exoflow.testing.mutants.hunt import hunt
+from exoflow.testing.mutants.__main__ import as_campaign
+from exoflow.testing.mutants.hunt import Hunt, hunt
 from exoflow.testing.mutants.mutant import Mutant
 from exoflow.testing.mutants.table import MUTANTS
 
@@ -61,6 +62,14 @@ def test_a_bug_that_ends_everything_is_found_at_once() -> None:
     found = hunt(_bug("state.outcome = record", "raise KeyError('outcome')"), schedules_max=20)
     assert found.schedules == 1
     assert found.found == "KeyError: 'outcome'"
+
+
+def test_a_campaign_says_how_many_schedules_each_took() -> None:
+    hunts = [Hunt(mutant="found", ring="machine", schedules=7, seed=6), Hunt(mutant="not", ring="kills", schedules=9)]
+    campaign = as_campaign(hunts, "now", 1.0, 2)
+    assert campaign.counts == {"machine: found": 7, "kills: not": -1}
+    assert campaign.violations == 1
+    assert campaign.stories == ["not survived 9 schedules"]
 
 
 def test_a_text_that_is_not_there_is_said() -> None:

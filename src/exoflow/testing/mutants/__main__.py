@@ -71,9 +71,8 @@ def summary(hunts: list[Hunt]) -> str:
 
 
 def as_campaign(hunts: list[Hunt], began: str, seconds: float, jobs: int) -> campaign.Campaign:
-    """``counts``: schedules for each mutant, and how many there were and were found."""
-    killed = [found for found in hunts if found.seed is not None]
-    counts = {"mutants": len(hunts), "found": len(killed), "median": round(statistics.median(found.schedules for found in killed))}
+    """``counts``: how many schedules each mutant took, by ring and name; -1 if it survived."""
+    survivors = [found for found in hunts if found.seed is None]
     return campaign.Campaign(
         kind="mutants",
         command=" ".join(["python -m exoflow.testing.mutants", *sys.argv[1:]]),
@@ -81,9 +80,9 @@ def as_campaign(hunts: list[Hunt], began: str, seconds: float, jobs: int) -> cam
         began=began,
         seconds=round(seconds, 1),
         cores=jobs,
-        counts=counts | {f"{found.ring}: {found.mutant}": found.schedules for found in hunts},
-        violations=len(hunts) - len(killed),
-        stories=[f"{found.mutant} survived {found.schedules} schedules" for found in hunts if found.seed is None],
+        counts={f"{found.ring}: {found.mutant}": found.schedules if found.seed is not None else -1 for found in hunts},
+        violations=len(survivors),
+        stories=[f"{found.mutant} survived {found.schedules} schedules" for found in survivors],
     )
 
 
