@@ -320,8 +320,8 @@ def unwinding(state: State, record: journal.UnwindDecided) -> None:
 
 
 def cancelled(state: State, record: journal.CancelDecided) -> None:
-    state.commands.append(CancelAccepted())
     ending.cancel(state, undo=record.undo)
+    state.commands.append(CancelAccepted())  # last: whoever is told may rely on it that what waits for a worker has been stopped
 
 
 def ended(state: State, record: journal.WorkflowEnded) -> None:
