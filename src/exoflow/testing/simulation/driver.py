@@ -101,6 +101,7 @@ class Simulation(Watcher):
         self.over = False
         self.lives = 0
         self.helped: dict[str, int] = {}
+        self._begun_again: set[str] = set()
         self.damaged: set[str] = set()
         """Workflows of which a client was told that they are damaged beyond repair."""
         self.driver = self.scheduler.process("sim")
@@ -150,6 +151,7 @@ class Simulation(Watcher):
         chronicle = self.stage.chronicles[workflow_id]
         if chronicle.status == "deleted":
             chronicle = self._chronicle(workflow_id)
+            self._begun_again.add(workflow_id)
             self.reach(situations.BEGUN_AGAIN)
         chronicle.granted_to(life_of(epoch))
         for slot in self.slots:
@@ -390,7 +392,7 @@ class Simulation(Watcher):
             }.get(type(value), Status.FAILED)
             outcome = f"{status} "
         self.scheduler.note(f"told {name} {outcome}")
-        if chronicle.status != "deleted":
+        if chronicle.status != "deleted" and name not in self._begun_again:  # else it may be news of the one before
             chronicle.tell(outcome)
 
     def cancelled(self, name: str) -> None:
