@@ -554,13 +554,17 @@ class Engine:
     def close(self) -> None:
         """Stop: running tasks get ``drain_s`` to finish, executors end. Unfinished workflows can be resumed. Twice is no error.
 
-        A task that nobody can stop (in a thread) may run on. Until it ends, nobody else goes on with what this engine drove."""
+        A task that nobody can stop (in a thread) may run on. Until it ends, the store stays open, and nobody else goes on with what this
+        engine drove."""
         if self._loop.closed or os.getpid() != self._pid:
             return
         self._loop.close()
         self._watching.close()
         self._owner.stop()
-        self._loop.once_idle(self._owner.leave)
+        self._loop.once_idle(self._leave)
+
+    def _leave(self) -> None:
+        self._owner.leave()
         self.store.close()
 
     def __enter__(self) -> Self:

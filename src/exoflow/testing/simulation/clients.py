@@ -78,14 +78,13 @@ class Slot:
                 scheduler.start(str(client), lambda client=client: client.ask(self, engine, process), process)  # type: ignore[misc]
         self.leave.wait()
         engine.close()
-        hung = any(lane.running for lane in engine._loop._lanes.values())  # noqa: SLF001 - then its row stays as long, and somebody clears up
         patience = 100
-        while (complaint := self._left_behind(engine)) and patience:  # whoever is at it, in a function perhaps, comes to an end
+        while ((complaint := self._left_behind(engine)) or _is_busy(engine)) and patience:  # whoever is at it comes to an end
             scheduler.park(0.05)
             patience -= 1
         if complaint:
             simulation.violated("I9", "", complaint)
-        self.left_owner = self.owner if simulation.calm and not hung else ""
+        self.left_owner = self.owner if simulation.calm and not _is_busy(engine) else ""
         self.gone.set()
 
     def _left_behind(self, engine: Engine) -> str:
@@ -149,6 +148,11 @@ class Slot:
                     simulation.help(engine, head)
                 except (CheckpointCorruptError, StoreCorruptError) as error:
                     simulation.beyond_repair(name, error)
+
+
+def _is_busy(engine: Engine) -> bool:
+    """Whether a closed engine waits for a call that it could not stop; until then it counts as alive."""
+    return engine._loop._once_idle is not None  # noqa: SLF001 - to see what is left of it
 
 
 class Client:
