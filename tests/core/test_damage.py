@@ -6,7 +6,8 @@ import pytest
 
 from exoflow.core import commands as cmd
 from exoflow.core import events as ev
-from exoflow.core import journal
+from exoflow.core import journal, replay
+from exoflow.core.machine import Machine
 from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.state import Status
 from tests.core.test_machine import NONE, Drill, committing, internal, of, runs, undoable
@@ -141,4 +142,19 @@ def test_of_two_damaged_inputs_one_is_withdrawn_because_of_the_other() -> None:
     assert of(drill.inputs_lost("r", spoiled=("u", "n")), cmd.Undo) == ["u"]
     assert runs(drill.undone("u")) == ["u"]
     drill.succeed("u", "n", "r")
+    assert drill.status is Status.SUCCEEDED
+
+
+def test_an_answer_of_a_person_withdraws_what_is_saved_on_the_output_that_was_lost() -> None:
+    drill = Drill(committing("c", unknown="ask"), internal("d", "c"), internal("r", "c", "d"))
+    drill.succeed("c", saved=False)
+    drill.succeed("d")
+    drill.fail("r")
+    drill.epoch += 1
+    drill.machine = Machine(replay.fold("w", drill.epoch, drill.durable))
+    drill.do(ev.DoubtAnswered(task="c", happened=True))
+    drill.do(ev.Recovered(resumed=True))
+    drill.store("c")
+    assert drill.recorded(journal.TasksWithdrawn)[-1].tasks == ("d",)
+    drill.succeed("d", "r")
     assert drill.status is Status.SUCCEEDED

@@ -29,7 +29,7 @@ def want(state: State, task: Task, phase: Phase = Phase.WAITING) -> None:
         if phase is Phase.WAITING and not here.deterministic and here.dirty:
             if here.condemned:
                 raise EngineBug(message=f"a rollback needs the old output of '{here.id}', which cannot be made again", story="")
-            _renew(state, here)
+            renew(state, here)
         state.move(here, phase)
         claims_new = not here.wanting
         here.wanting = True
@@ -53,7 +53,7 @@ def count_missing(task: Task) -> None:
         task.missing += sum(not up.precedes(task) for up in task.after)
 
 
-def _renew(state: State, task: Task) -> None:
+def renew(state: State, task: Task) -> None:
     """A nondeterministic task is about to make a new version: nothing that saw an old one may stay."""
     task.version = UNEXECUTED
     task.durable = False

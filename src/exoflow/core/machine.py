@@ -125,7 +125,6 @@ class Machine:
     def _recovered(self, event: ev.Recovered) -> None:
         state = self.state
         state.lossy = True
-        growth.mark_forgotten(state, state.tasks.values())
         growth.shorten_all(state)
         if state.status.ended:
             if not event.resumed:

@@ -25,6 +25,7 @@ def fold(workflow_id: str, epoch: int, records: Iterable[journal.Record]) -> Sta
         apply(state, record)
     if state.root is None:
         raise ValueError(f"the journal of workflow '{workflow_id}' has no beginning")
+    growth.mark_forgotten(state, state.tasks.values())
     return state
 
 

@@ -191,6 +191,10 @@ def doubt_answered(state: State, task: Task, event: ev.DoubtAnswered) -> None:
     if not task.effect or task.kind is not Kind.COMMITTING or task.at_hand or task.phase in _OWN_COURSE:
         return
     if event.happened:
+        if not task.deterministic and task.version != UNEXECUTED:  # what is saved rests on an output that is gone, and this is another
+            if _commit_may_rest_on(task):
+                return  # so that one is not needed any more
+            demand.renew(state, task)
         state.commands.append(Keep(task=task.id, attempt=task.attempt))
         outcomes.executed(state, task, None)
         return
