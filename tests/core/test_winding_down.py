@@ -125,20 +125,6 @@ def test_an_idempotent_task_that_ran_when_the_workflow_was_cancelled_is_made_aga
     assert drill.status is Status.CANCELLED
 
 
-def test_a_rollback_that_needs_the_output_of_a_task_in_doubt_blocks_the_workflow() -> None:
-    drill = Drill(committing("c", det=True, unknown="fail"), undoable("u", "c"), internal("d", "c", "u"))
-    drill.prompt = False
-    drill.flush()
-    drill.succeed("c", saved=False)
-    drill.flush()
-    drill.succeed("u")
-    drill.lose("c")
-    drill.cancel(undo=True)
-    drill.flush()
-    assert drill.status is Status.BLOCKED
-    assert "nobody knows" in drill.why
-
-
 @pytest.mark.parametrize("storable", [True, False])
 def test_an_output_that_is_still_being_saved_when_it_is_to_be_undone_holds_nothing_up(storable: bool) -> None:
     drill = Drill(internal("d", det=True, save=NONE), undoable("u", "d"), internal("e", "d", "u"))

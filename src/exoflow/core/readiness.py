@@ -3,9 +3,9 @@ for, and takes it as far as it can go."""
 
 from __future__ import annotations
 
-from exoflow.core import demand, ending, withdrawal
+from exoflow.core import demand, withdrawal
 from exoflow.core.commands import Ask, Run, SetTimer, Undo
-from exoflow.core.journal import AttemptIntended, Failure, UndoIntended
+from exoflow.core.journal import AttemptIntended, UndoIntended
 from exoflow.core.spec.annotations import Kind
 from exoflow.core.spec.ids import UNEXECUTED, basis_of
 from exoflow.core.stability import Prop
@@ -127,9 +127,6 @@ def in_doubt(state: State, task: Task) -> None:
     state.move(task, Phase.IN_DOUBT)
     if state.ending is None:
         state.ending = Ending(Status.IN_DOUBT, task.id, task.attempt, task.failure)
-    elif state.unwinding is not None:
-        text = f"a rollback needs the output of '{task.id}', of which nobody knows whether it has acted"
-        ending.block(state, task, Failure(kind="final", types=("exoflow.errors.RollbackFailedError",), text=text))
 
 
 def _press(state: State, held: Task, gate: Prop) -> None:

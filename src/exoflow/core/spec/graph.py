@@ -26,8 +26,8 @@ class TaskSpec(msgspec.Struct, frozen=True, array_like=True):
     @property
     def deterministic(self) -> bool:
         """A second run would make the same output. Where a failure is caught, whether it fails belongs to the output, and that (a timeout,
-        a dead worker) is a matter of chance even where the function is not."""
-        return self.annotations.deterministic and not self.catch
+        a dead worker) is a matter of chance even where the function is not. Where a doubt is settled by an answer, that is the output."""
+        return self.annotations.deterministic and not self.catch and self.annotations.on_unknown == "retry"
 
 
 class Graph(msgspec.Struct, frozen=True, array_like=True):
