@@ -52,7 +52,7 @@ DRIVING = (
         module="exoflow.runtime.recover",
         old="run.next_seq = entries[-1].seq + 1",
         new="run.next_seq = len(entries)",
-        ring="kills",
+        ring="simulation",
     ),
     Mutant(
         name="digest_is_not_checked",
