@@ -137,7 +137,7 @@ DECISIONS = (
     Mutant(
         name="forgotten_ancestors",
         breaks="who ran in an earlier life and left no record is taken for one that never ran",
-        module="exoflow.core.machine",
+        module="exoflow.core.replay",
         old="growth.mark_forgotten(state, state.tasks.values())",
         new="pass",
     ),
