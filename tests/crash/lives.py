@@ -153,6 +153,10 @@ def live(orders: Orders) -> None:
         os._exit(code)
 
 
+DEATH = "death"
+"""The name of the thread that is about to kill this process, and may come after its end."""
+
+
 def _plant(name: str) -> None:
     try:
         PLANTS[name]()
@@ -183,7 +187,7 @@ def _strive_or_fail(case: Case, orders: Orders) -> tuple[Ended, int] | str:
         return getattr(fault, "code", ON_CLOSING)
     gc.collect()
     left = {name: where for name, where in _files().items() if files.get(name) != where}
-    if left or threading.active_count() > 1:
+    if left or any(thread.name != DEATH for thread in threading.enumerate() if thread is not threading.main_thread()):
         raise AssertionError(f"a closed engine left files {left} and threads {threading.enumerate()}")
     return ended
 
@@ -325,7 +329,7 @@ class _Calls:
             elif self._cut.when == "instead":
                 _die_in(self._cut.after_s)
             elif self._cut.when == "during":
-                threading.Thread(target=_die_in, args=(self._cut.after_s,), daemon=True).start()
+                threading.Thread(target=_die_in, args=(self._cut.after_s,), name=DEATH, daemon=True).start()
             result = call(*args, **kwargs)
             if self._cut.when == "after":
                 os.kill(os.getpid(), signal.SIGKILL)
