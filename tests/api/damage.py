@@ -13,6 +13,7 @@ from exoflow.store.sqlite import _NUMBER, _RETIRED
 def change_payload(url: str, workflow_id: str, *, seq: int, at: int = -1) -> None:
     """Change one byte of an inline value. (Row by row through SQLite, so that the page checksums are right: the digest must find it.)"""
     db = apsw.Connection(url.removeprefix("sqlite:"), vfs="cksmvfs")
+    db.set_busy_timeout(5000)  # an engine that is open shows life meanwhile
     try:
         (number,) = next(db.execute("SELECT number FROM heads WHERE workflow_id = ?", (workflow_id,)))
         rows = (number * _NUMBER + seq, number * _NUMBER + _RETIRED + seq)

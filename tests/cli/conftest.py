@@ -24,12 +24,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("EXOFLOW_STORE", "FORCE_COLOR", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))  # else a task of an earlier test's shop would be found
-    before = set(sys.modules)
+    before, entries = set(sys.modules), dict(registry._entries)
     yield tmp_path
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
             del sys.modules[name]
+    for name in set(registry._entries) - set(entries):  # else a task of an earlier test's shop would be found
+        if name.partition(":")[0] not in sys.modules:  # what the package itself defines stays known, as its module stays imported
+            del registry._entries[name]
+    registry._entries.update(entries)
 
 
 @pytest.fixture

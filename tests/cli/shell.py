@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -27,6 +28,11 @@ def until(condition: Callable[[], Any], what: str = "") -> Any:
     return found
 
 
+def _heed_ctrl_c() -> None:
+    """Whoever runs the tests in the background of a shell ignores it, and so would its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Shell:
     """``exoflow WORDS`` in the folder."""
 
@@ -47,7 +53,15 @@ class Shell:
     def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
         """In a process of its own."""
         pipe = subprocess.PIPE
-        given = {"stdin": subprocess.DEVNULL, "stdout": pipe, "stderr": pipe, "text": True, "cwd": self.folder, **options}
+        given = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": pipe,
+            "stderr": pipe,
+            "text": True,
+            "cwd": self.folder,
+            "preexec_fn": _heed_ctrl_c,
+            **options,
+        }
         process = subprocess.Popen([sys.executable, "-m", "exoflow", *words], **given)
         self.processes.append(process)
         return process

@@ -25,11 +25,7 @@ def inputs_lost(state: State, task: Task, event: ev.InputsLost) -> None:
     state.move(task, Phase.UNDO_WAITING if undoing else Phase.WAITING)
     if not undoing:
         _settle_intent(state, task)
-    for name in event.spoiled:
-        spoiled(state, name)
-    for name in event.lost:
-        if name in state.tasks:
-            demand.lose(state, state.tasks[name])
+    _note_losses(state, event)
     blocked = state.ending is not None and state.ending.status is Status.BLOCKED
     if blocked or not (undoing or readiness.may_start(state, task)):
         demand.release_claims(state, task)
@@ -44,6 +40,21 @@ def _never_began(state: State, task: Task) -> None:
     """Its inputs went while it was about to start."""
     _settle_intent(state, task)
     demand.wait_again(state, task)
+
+
+def never_began_and_stopped(state: State, task: Task, event: ev.InputsLost) -> None:
+    """It was told to stop before it was known that it could not begin."""
+    _settle_intent(state, task)
+    _note_losses(state, event)
+    outcomes.stopped(state, task, event)
+
+
+def _note_losses(state: State, event: ev.InputsLost) -> None:
+    for name in event.spoiled:
+        spoiled(state, name)
+    for name in event.lost:
+        if name in state.tasks:
+            demand.lose(state, state.tasks[name])
 
 
 def _settle_intent(state: State, task: Task) -> None:
@@ -237,7 +248,7 @@ TASK_EVENTS: dict[type, list[tuple[frozenset[Phase], Handler]]] = {
     ev.TaskSucceeded: [(_RUNS, outcomes.succeeded), (_STOPS, outcomes.stopped)],
     ev.TaskFailed: [(_RUNS, outcomes.failed), (_STOPS, outcomes.stopped)],
     ev.TaskStopped: [(_STOPS, outcomes.stopped)],
-    ev.InputsLost: [(_RUNS | {Phase.UNDOING}, inputs_lost), (_STOPS, outcomes.stopped)],
+    ev.InputsLost: [(_RUNS | {Phase.UNDOING}, inputs_lost), (_STOPS, never_began_and_stopped)],
     ev.OutputStored: [(_EXECUTED, output_stored)],
     ev.OutputUnstorable: [(_EXECUTED, output_unstorable)],
     ev.UndoSucceeded: [(frozenset({Phase.UNDOING}), undo_succeeded)],
