@@ -61,7 +61,7 @@ def test_it_survives_to_be_told_to_end(ask: Ask, workflow: str, signals: str) ->
     for shares in ((0.4, 0.6, 0.8), (1.0, 0.2)):
         outcome = ask(workflow, traps=[{"signals": ASKING[signals], "share": 10 * share} for share in shares])
         assert not outcome.violations, "\n".join(outcome.violations)
-        assert outcome.signals >= 1
+        assert outcome.signals + outcome.kills >= 1  # SIGKILL may have been first
 
 
 # --- whoever finds nothing must be able to find something ----------------------------------------------------------------------------
