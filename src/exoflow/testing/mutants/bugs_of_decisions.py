@@ -42,13 +42,6 @@ DECISIONS = (
         new="state.set_saving(task, Saving.APPENDED); task.durable = True",
     ),
     Mutant(
-        name="shape_need_not_be_saved",
-        breaks="a task of a sub-workflow acts before it is sure that the same sub-workflow comes again",
-        module="exoflow.core.stability",
-        old="if task.kids is not None and not task.durable:",
-        new="if False:",
-    ),
-    Mutant(
         name="caught_failure_counts_as_deterministic",
         breaks="whether a task fails is taken for a thing that never changes",
         module="exoflow.core.spec.graph",
