@@ -2,7 +2,7 @@
 
 Run it, kill it with -9, run the same command again: it goes on.
 
-    python examples/digits/pipeline.py --store sqlite:/tmp/digits/store.db --registry /tmp/digits/registry.db
+    python examples/digits/pipeline.py --store sqlite:digits/store.db --registry digits/registry.db
 
 Nothing here knows of crashes. What each task may cost or do after one is said by its annotations, and only there.
 """
