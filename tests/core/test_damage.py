@@ -152,8 +152,7 @@ def test_an_answer_of_a_person_withdraws_what_is_saved_on_the_output_that_was_lo
     drill.fail("r")
     drill.epoch += 1
     drill.machine = Machine(replay.fold("w", drill.epoch, drill.durable))
-    drill.do(ev.DoubtAnswered(task="c", happened=True))
-    drill.do(ev.Recovered(resumed=True))
+    drill.do(ev.Recovered(resumed=True, answers=(ev.DoubtAnswered(task="c", happened=True),)))
     drill.store("c")
     assert drill.recorded(journal.TasksWithdrawn)[-1].tasks == ("d",)
     drill.succeed("d", "r")

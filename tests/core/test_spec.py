@@ -204,6 +204,7 @@ RECORDS: list[journal.Record] = [
     journal.WorkflowBegan(version=1, graph=GRAPH, plan=STORED, auto=True, undo_on_failure=True),
     journal.OutputSaved(task="a", attempt=1, epoch=2, version=2**62, basis=7, stored=STORED, growth=GRAPH, caught=True),
     journal.OutputSaved(task="p/a", attempt=1, epoch=2, version=3, basis=7, stored=STORED, parent="p", parent_version=9, started_ms=1),
+    journal.GraphReturned(task="p/a", parent="p", parent_version=9),
     journal.AttemptIntended(task="a", attempt=1, epoch=2, basis=7),
     journal.AttemptFailed(task="a", attempt=1, failures=1, failure=FAILURE),
     journal.WorkerDied(task="a", attempt=1, deaths=2, reason="signal 9"),

@@ -265,10 +265,10 @@ class Engine:
                 raise self._loop.committer.broken
             self._owner.start()
             run = load(self.store, head, head.epoch + 1, self._threads, checked=self.settings.check_invariants)
-            commands = [command for task, verdict in (outcomes or {}).items() for command in decide_doubt(run, task, verdict)]
+            answers = tuple(decide_doubt(run, task, verdict) for task, verdict in (outcomes or {}).items())
             if cancel is not None:
                 decide_cancel(run, cancel)
-            commands += run.machine.handle(ev.Recovered(resumed=resumed))
+            commands = run.machine.handle(ev.Recovered(resumed=resumed, answers=answers))
             check_code(run, on_code_change)
             self._unsure.add(name)
             if not self._claim(head):

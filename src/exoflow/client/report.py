@@ -150,6 +150,8 @@ def _in_words(record: journal.Record) -> str:
         case journal.OutputSaved():
             what = f"a sub-workflow of {len(record.growth.tasks)} tasks" if record.growth else f"{record.stored.size} bytes"
             return f"{record.task}: output of attempt {record.attempt} (epoch {record.epoch}) is durable: {what}"
+        case journal.GraphReturned():
+            return f"{record.task}: returned a sub-workflow, which is being saved"
         case journal.AttemptIntended():
             return f"{record.task}: attempt {record.attempt} (epoch {record.epoch}) may have effects from here on"
         case journal.AttemptFailed():

@@ -137,7 +137,7 @@ class _Facts:
                 up.readers.append(task)
             if given.id in self.parents:
                 task.parent = tasks[self.parents[given.id]]
-                task.parent.kids = []
+                task.parent.grew = True
             if given.id in self.executed:
                 task.version, task.durable = 1, self.executed[given.id]
         state.root = tasks[self.root]

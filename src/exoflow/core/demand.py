@@ -55,10 +55,12 @@ def count_missing(task: Task) -> None:
 
 def renew(state: State, task: Task) -> None:
     """A nondeterministic task is about to make a new version: nothing that saw an old one may stay."""
+    if task.effect and task.kind is Kind.UNDOABLE:  # it is undone first; what read its output may be on record, so this must be too
+        task.recorded = task.recorded or task.version != UNEXECUTED
+    else:
+        withdraw_record(state, task)
     task.version = UNEXECUTED
     task.durable = False
-    if not (task.effect and task.kind is Kind.UNDOABLE):  # or else it is undone first, which says the same
-        withdraw_record(state, task)
     recount_downstream(state, task)
     condemn_downstream(state, task)
 

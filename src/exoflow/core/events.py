@@ -21,9 +21,11 @@ class Began(_Event, frozen=True, kw_only=True):
 
 
 class Recovered(_Event, frozen=True, kw_only=True):
-    """The state was folded from a journal; drive it on. With ``resumed``, a person asked for it: a stopped workflow starts again."""
+    """The state was folded from a journal; drive it on. With ``resumed``, a person asked for it: a stopped workflow starts again, and
+    ``answers`` are what the person says of tasks in doubt."""
 
     resumed: bool = False
+    answers: tuple[DoubtAnswered, ...] = ()
 
 
 class Appended(_Event, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from exoflow.core import demand
+from exoflow.core import checks, demand
 from exoflow.core.commands import Forget, Grow
 from exoflow.core.journal import RoundsDropped, TasksWithdrawn
 from exoflow.core.spec.annotations import Kind
@@ -46,7 +46,7 @@ def grow(state: State, task: Task, graph: Graph) -> None:
     task.readers, task.before = [], []
     kids = _link(state, graph, task, scope)
     tail = kids[graph.root]
-    task.kids, task.tail, task.growth = list(kids.values()), tail, graph
+    task.kids, task.tail, task.growth, task.grew = list(kids.values()), tail, graph, True
     for reader in readers:
         reader.reads = tuple(tail if up is task else up for up in reader.reads)
     for later in before:
@@ -205,14 +205,23 @@ def _adopt(state: State, kid: Task) -> None:
     restore(state, kid, orphan)
 
 
+def note_shape(state: State, task: Task) -> None:
+    """``task`` returned a DAG of which no more than that is known. It will be saved when it comes again."""
+    task.grew = task.recorded = True
+    checks.save_shape(state, task)
+
+
 def restore(state: State, task: Task, orphan: Orphan) -> None:
     """Set the durable facts of ``task``."""
     task.failures, task.deaths, task.effect = orphan.failures, orphan.deaths, orphan.effect
     task.attempt, task.basis = max(task.attempt, orphan.intent[0]), orphan.intent[1]
     task.owed = orphan.owed
     saved = orphan.saved
+    if orphan.grew:
+        note_shape(state, task)
     if saved is None:
         return
+    task.effect = task.effect and task.kind is Kind.UNDOABLE
     task.version, task.basis, task.caught = saved.version, saved.basis, saved.caught
     task.attempt = max(task.attempt, saved.attempt)
     task.times, task.meaning = (saved.started_ms, saved.ended_ms), saved.stored.meaning

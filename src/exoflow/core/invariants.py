@@ -35,6 +35,8 @@ def _task_laws(state: State, task: Task) -> Iterator[str]:
         yield "an output without a version"
     if task.phase is Phase.DONE and task.version == UNEXECUTED:
         yield "DONE without a version"
+    if task.kids is not None and not task.grew:
+        yield "a sub-workflow that it did not return"
     if task.saving is Saving.ENCODING and not task.present:
         yield "encodes what is not there"
     if task.phase in COUNTING:

@@ -65,6 +65,15 @@ class OutputSaved(_Record, frozen=True, kw_only=True, tag="saved"):
     ended_ms: int = 0
 
 
+class GraphReturned(_Record, frozen=True, kw_only=True, tag="grew"):
+    """A task returned a DAG whose shape is not saved yet. Comes before whatever is saved downstream of that DAG, so that a later life does
+    not take the task for one whose output is a plain value."""
+
+    task: str
+    parent: str = ""
+    parent_version: int = 0
+
+
 class AttemptIntended(_Record, frozen=True, kw_only=True, tag="intent"):
     """An attempt that may have an effect is about to start."""
 
@@ -174,6 +183,7 @@ class WorkflowEnded(_Record, frozen=True, kw_only=True, tag="ended"):
 Record = (
     WorkflowBegan
     | OutputSaved
+    | GraphReturned
     | AttemptIntended
     | AttemptFailed
     | WorkerDied

@@ -137,6 +137,8 @@ class Machine:
         if state.cancelling:
             ending.cancel(state, undo=state.undo_cancelled)
         transitions.start(state)
+        for answer in event.answers:
+            self._note(answer)
 
     def _outputs_lost(self, event: ev.OutputsLost) -> None:
         for name in event.tasks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exoflow.core import checks, demand, ending, growth, journal, readiness
+from exoflow.core import checks, demand, ending, growth, journal, readiness, withdrawal
 from exoflow.core import events as ev
 from exoflow.core.commands import Adopt, Keep, Save
 from exoflow.core.journal import Failure, Stored
@@ -45,10 +45,21 @@ def executed(state: State, task: Task, stored: Stored | None, graph: Graph | Non
     grown = graph is not None and task.kids is None
     if grown and graph is not None:
         growth.grow(state, task, graph)
+    elif task.grew and task.kids is None:  # a DAG that an earlier life drew
+        withdrawal.withdraw_record(state, task)
+        task.grew = False
     if task.needs_saving or task is state.root:
         if stored is not None:
             append_saved(state, task, stored)
         else:
+            if grown:
+                parent = task.parent
+                task.recorded = True
+                state.records.append(
+                    journal.GraphReturned(
+                        task=task.id, parent=parent.id if parent else "", parent_version=parent.version if parent else 0
+                    )
+                )
             state.set_saving(task, Saving.ENCODING)
             state.commands.append(Save(task=task.id, attempt=task.attempt))
     if grown:

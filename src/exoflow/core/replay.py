@@ -54,17 +54,25 @@ def _facts(state: State, task_id: str, parent: str, parent_version: int) -> Task
 def _saved(state: State, record: journal.OutputSaved) -> None:
     where = _facts(state, record.task, record.parent, record.parent_version)
     if isinstance(where, Orphan):
-        where.saved, where.owed = record, False
+        where.saved, where.owed, where.grew = record, False, record.growth is not None
         return
     if where.kids is not None and (record.version != where.version or record.growth != where.growth):
         withdrawal.collapse(state, where)
     orphan = Orphan(record.parent, record.parent_version)
-    where.owed = False
+    where.owed, where.grew = False, record.growth is not None
     orphan.saved, orphan.failures, orphan.deaths = record, where.failures, where.deaths
     orphan.effect = where.effect and where.kind is Kind.UNDOABLE
     orphan.intent = (where.attempt, where.basis)
     growth.restore(state, where, orphan)
     growth.shorten(state, where, folding=True)
+
+
+def _grew(state: State, record: journal.GraphReturned) -> None:
+    where = _facts(state, record.task, record.parent, record.parent_version)
+    if isinstance(where, Orphan):
+        where.grew = True
+    else:
+        growth.note_shape(state, where)
 
 
 def _intended(state: State, record: journal.AttemptIntended) -> None:
@@ -95,7 +103,7 @@ def _undoing(state: State, record: journal.UndoIntended) -> None:
     where.owed = True
     if isinstance(where, Orphan):
         where.saved = None
-    elif where.deterministic and where.kids is not None:  # it will return the same DAG again, parts of which stand
+    elif where.deterministic and where.grew:  # it will return the same DAG again, parts of which stand
         where.durable = where.recorded = False
     else:
         _void(state, where)
@@ -124,7 +132,7 @@ def _withdrawn(state: State, record: journal.TasksWithdrawn) -> None:
 
 def _void(state: State, task: Task) -> None:
     task.version, task.meaning = UNEXECUTED, ""
-    task.durable = task.recorded = task.caught = False
+    task.durable = task.recorded = task.caught = task.grew = False
     state.move(task, Phase.IDLE)
     if task.kids is not None:
         withdrawal.collapse(state, task)
@@ -139,7 +147,8 @@ def _spoiled(state: State, record: journal.OutputSpoiled) -> None:
     task = state.tasks.get(record.task)
     if task is not None:
         task.durable = False
-    state.orphans.pop(record.task, None)
+    elif record.task in state.orphans:
+        state.orphans[record.task].saved = None
 
 
 def _unwind(state: State, record: journal.UnwindDecided) -> None:
@@ -170,6 +179,7 @@ def _ended(state: State, record: journal.WorkflowEnded) -> None:
 _APPLY: dict[type, Callable[[State, Any], None]] = {
     journal.WorkflowBegan: begin,
     journal.OutputSaved: _saved,
+    journal.GraphReturned: _grew,
     journal.AttemptIntended: _intended,
     journal.AttemptFailed: _failed,
     journal.WorkerDied: _died,

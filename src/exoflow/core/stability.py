@@ -66,16 +66,16 @@ class Blocked:
     @property
     def wants_save(self) -> bool:
         """Whether it would be good if the task were saved."""
-        return self.prop is not Prop.STABLE or self.task.kids is not None
+        return self.prop is not Prop.STABLE or self.task.grew
 
     def is_bad(self, root: Task | None) -> bool:
         """It does not hold, whatever the other propositions say."""
         task = self.task
         if self.prop is Prop.SETTLED:
-            return not task.durable and (task is root or task.kids is not None or not (task.readers or task.before))
+            return not task.durable and (task is root or task.grew or not (task.readers or task.before))
         if task.version == UNEXECUTED or task.condemned:
             return True
-        if task.kids is not None and not task.durable:  # nothing of a sub-workflow has effects before it is sure to be found again
+        if task.grew and not task.durable:  # nothing of a sub-workflow has effects before it is sure to be found again
             return True
         return self.prop is Prop.RECOVERABLE and not task.durable and not task.deterministic
 
@@ -167,9 +167,17 @@ class Stability:
             known = known.blame
 
     def wants_save(self, task: Task) -> bool:
-        """Whether some proposition that was asked for does not hold, and would if ``task`` were saved."""
+        """Whether a task is held back by a proposition that does not hold, and would if ``task`` were saved."""
         known = (getattr(task, slot) for slot in _SLOT)
-        return any(isinstance(each, Blocked) and each.wants_save for each in known)
+        stack = [each for each in known if isinstance(each, Blocked) and each.wants_save]
+        seen = set(stack)
+        while stack:
+            here = stack.pop()
+            if any(waiter.is_held for waiter in here.waiters):
+                return True
+            stack += here.hung.keys() - seen
+            seen.update(here.hung)
+        return False
 
     # --- the search ----------------------------------------------------------------------------------------------------------
 

@@ -91,7 +91,8 @@ class Task:
         "failure",  # why the last attempt failed, until the next one starts
         "failures",
         "giving_up",  # no retry is left; its effect is undone first
-        "growth",  # the Graph it returned, if any
+        "grew",  # its output is a DAG, although maybe not known which
+        "growth",  # that Graph, if known
         "holds",  # condemned downstream tasks that must be dropped first
         "id",
         "kids",  # tasks of the sub-workflow it returned
@@ -136,7 +137,7 @@ class Task:
         self.basis = 0
         self.present = self.durable = self.effect = self.caught = self.condemned = self.wanting = self.giving_up = self.again = (
             self.owed
-        ) = self.pressed = self.recorded = False
+        ) = self.pressed = self.recorded = self.grew = False
         self.saving = Saving.NOT
         self.claims = self.missing = self.holds = 0
         self.failure: Failure | None = None
@@ -188,6 +189,11 @@ class Task:
             and self.saving is Saving.NOT
             and self.phase is Phase.DONE
         )
+
+    @property
+    def is_held(self) -> bool:
+        """The commit rule keeps it from starting."""
+        return self.phase is Phase.HELD
 
     def usable_by(self, reader: Task) -> bool:
         """Its output may be read by ``reader`` now. What is condemned may be read only by what is condemned with it (a rollback gets
@@ -309,13 +315,13 @@ def _unsettled(spec: TaskSpec) -> bool:
 class Orphan:
     """What the journal says of a task whose parent has not (yet again) returned the DAG that it belongs to."""
 
-    __slots__ = ("deaths", "effect", "failures", "intent", "owed", "parent", "parent_version", "saved")
+    __slots__ = ("deaths", "effect", "failures", "grew", "intent", "owed", "parent", "parent_version", "saved")
 
     def __init__(self, parent: str, parent_version: int) -> None:
         self.parent, self.parent_version = parent, parent_version
         self.saved: OutputSaved | None = None
         self.intent: tuple[int, int] = (0, 0)
-        self.effect = self.owed = False
+        self.effect = self.owed = self.grew = False
         self.failures = self.deaths = 0
 
 

@@ -198,14 +198,13 @@ _OWN_COURSE = frozenset({Phase.STARTING, Phase.RUNNING, Phase.STOPPING, Phase.PA
 
 
 def doubt_answered(state: State, task: Task, event: ev.DoubtAnswered) -> None:
-    """From the ``on_unknown`` function, or from a person when the workflow was resumed."""
+    """From the ``on_unknown`` function, or from a person when the workflow was resumed. (One that is needed again although something was
+    built on its output has been renewed by now.)"""
     if not task.effect or task.kind is not Kind.COMMITTING or task.at_hand or task.phase in _OWN_COURSE:
         return
     if event.happened:
-        if not task.deterministic and task.version != UNEXECUTED:  # what is saved rests on an output that is gone, and this is another
-            if _commit_may_rest_on(task):
-                return  # so that one is not needed any more
-            demand.renew(state, task)
+        if task.version != UNEXECUTED and not task.wanting:
+            return  # what was built on its output is saved, and nobody needs another
         state.commands.append(Keep(task=task.id, attempt=task.attempt))
         outcomes.executed(state, task, None)
         return

@@ -17,13 +17,14 @@ from exoflow.errors import EngineBug
 
 
 def condemn_downstream(state: State, origin: Task) -> None:
-    """Condemn everything that has seen the version of ``origin``, however far downstream."""
+    """Condemn everything that has seen the version of ``origin``, however far downstream; and what is void already but still holds
+    something back, or else its inputs would be withdrawn before what was built on its output."""
     found: list[Task] = []
     stack = [origin]
     while stack:
         for down in stack.pop().downs:
-            if down.dirty and not down.condemned:
-                if down.kind is Kind.COMMITTING:
+            if (down.dirty or down.holds) and not down.condemned:
+                if down.dirty and down.kind is Kind.COMMITTING:
                     raise EngineBug(
                         message=f"committing task '{down.id}' started on a version of '{origin.id}' that must be replaced", story=""
                     )
@@ -70,7 +71,7 @@ def drop(state: State, task: Task) -> None:
         state.commands.append(Release(task=task.id))
     state.set_saving(task, Saving.NOT)
     task.version = UNEXECUTED
-    task.present = task.durable = task.condemned = task.caught = task.giving_up = False
+    task.present = task.durable = task.condemned = task.caught = task.giving_up = task.grew = False
     task.meaning = ""
     if task.kids is not None:
         collapse(state, task)
@@ -104,6 +105,7 @@ def collapse(state: State, task: Task) -> None:
             collapse(state, kid)
     tail, mine = task.tail, set(kids)
     task.kids = task.tail = task.growth = None
+    task.grew = False
     if tail is not None:
         task.readers = [reader for reader in tail.readers if reader not in mine]
         task.before = [later for later in tail.before if later not in mine]

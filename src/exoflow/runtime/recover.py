@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from exoflow import codec
+from exoflow.core import events as ev
 from exoflow.core import journal, replay
-from exoflow.core.commands import Command, Grow
+from exoflow.core.commands import Grow
 from exoflow.core.machine import Machine
 from exoflow.core.spec.annotations import Kind
 from exoflow.core.state import AT_REST
@@ -123,14 +124,14 @@ def read_end(store: Store, head: Head) -> tuple[journal.WorkflowEnded, Saved | N
     return outcome, saved.get(outcome.task)
 
 
-def decide_doubt(run: Run, task: str, verdict: Any) -> list[Command]:
-    """Before the event Recovered: what a person found out about a task in doubt. Raises TaskNotFoundError, InvalidOptionError."""
+def decide_doubt(run: Run, task: str, verdict: Any) -> ev.DoubtAnswered:
+    """For the event Recovered: what a person found out about a task in doubt. Raises TaskNotFoundError, InvalidOptionError."""
     found = run.machine.state.tasks.get(task)
     if found is None:
         raise TaskNotFoundError(workflow_id=run.workflow_id, what="task", task=task, hint="")
     if not found.effect or found.kind is not Kind.COMMITTING:
         raise InvalidOptionError(message=f"task '{task}' of workflow '{run.workflow_id}' is not in doubt; leave it out of outcomes")
-    return run.machine.handle(settle_doubt(run, task, verdict))
+    return settle_doubt(run, task, verdict)
 
 
 def decide_cancel(run: Run, decision: journal.CancelDecided) -> None:

@@ -92,8 +92,11 @@ class World:
     # --- carrying out commands -----------------------------------------------------------------------------------------------
 
     def do(self, event: ev.Event) -> None:
-        """Tell the machine, and do what it says."""
-        for command in self.machine.handle(event):
+        """Tell the machine, and do what it says. (The verdict on what it starts asks what is void as of this turn.)"""
+        commands = self.machine.handle(event)
+        for record in (record for command in commands if isinstance(command, cmd.Append) for record in command.records):
+            self._note_void(record)
+        for command in commands:
             _CARRY_OUT[type(command)](self, command)
         self.failing = self.machine.state.ending is not None and self.machine.state.unwinding is None
         if self.checked:
@@ -111,16 +114,17 @@ class World:
         self.appends.append((c.ticket, entries))
 
     def _note_latest(self, entry: Entry) -> None:
-        record = entry.record
-        kind = type(record)
-        if kind is journal.OutputSaved:
-            self.latest[record.task] = entry  # type: ignore[union-attr]
-        elif kind is journal.TasksWithdrawn:
+        self._note_void(entry.record)
+        if isinstance(entry.record, journal.OutputSaved):
+            self.latest[entry.record.task] = entry
+
+    def _note_void(self, record: journal.Record) -> None:
+        if isinstance(record, journal.TasksWithdrawn):
             self.reached.add("a saved output is withdrawn")
-            for name in record.tasks:  # type: ignore[union-attr]
+            for name in record.tasks:
                 self.latest.pop(name, None)
-        elif kind is journal.UndoIntended or kind is journal.OutputSpoiled:
-            self.latest.pop(record.task, None)  # type: ignore[union-attr]
+        elif isinstance(record, journal.UndoIntended | journal.OutputSpoiled):
+            self.latest.pop(record.task, None)
 
     def on_run(self, c: cmd.Run) -> None:
         task = self.machine.state.tasks.get(c.task)
@@ -398,9 +402,9 @@ class World:
             self.reached.add("a doubt is not answered")
             self.do(ev.DoubtUnanswered(task=attempt.task, failure=journal.Failure(kind="raised", types=(), text="no answer")))
         else:
-            self._tell(self.machine.state.tasks[attempt.task])
+            self.do(self._truth(self.machine.state.tasks[attempt.task]))
 
-    def _tell(self, task: Task) -> None:
+    def _truth(self, task: Task) -> ev.DoubtAnswered:
         """The truth about a doubt. If it happened, whoever answers makes up the output."""
         effect = self.outside.commits.get((task.id, task.basis))
         self.reached.add(f"a doubt is answered: it {'happened' if effect else 'did not happen'}")
@@ -411,7 +415,7 @@ class World:
                 value[task.id] = self.draws
             self.returned[task.id, task.attempt] = value
             self.seen[task.id, task.attempt] = effect.seen
-        self.do(ev.DoubtAnswered(task=task.id, happened=effect is not None))
+        return ev.DoubtAnswered(task=task.id, happened=effect is not None)
 
     def take_store(self, step: sc.Store) -> None:
         found = next((save for save in self.saves if (save.task, save.attempt) == (step.task, step.attempt)), None)
@@ -496,12 +500,10 @@ class World:
         self.machine = Machine(replay.fold("w", self.epoch, [entry.record for entry in self.durable]))
         self.machine.state.rounds_kept = 1
         verdict.note_recovery(self)
-        if answers:
-            for task in list(self.machine.state.tasks.values()):
-                if task.effect and task.kind is Kind.COMMITTING:
-                    self.reached.add("a person settles a doubt")
-                    self._tell(task)
-        self.do(ev.Recovered(resumed=resumed))
+        doubtful = [task for task in self.machine.state.tasks.values() if answers and task.effect and task.kind is Kind.COMMITTING]
+        if doubtful:
+            self.reached.add("a person settles a doubt")
+        self.do(ev.Recovered(resumed=resumed, answers=tuple(map(self._truth, doubtful))))
 
     def take_resume(self, step: sc.Resume) -> None:
         """Whatever was damaged is brought back from a backup."""
