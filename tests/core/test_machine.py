@@ -16,7 +16,6 @@ from exoflow.core import invariants, journal, replay
 from exoflow.core.machine import Machine
 from exoflow.core.spec.annotations import Annotations, Checkpoint, Unknown
 from exoflow.core.spec.graph import Graph, TaskSpec, ordered
-from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.spec.retry import UNDO_TRIES_MAX, RetryPolicy
 from exoflow.core.state import Phase, Status, Task
 from exoflow.errors import EngineBug

@@ -116,7 +116,12 @@ def recount(state: State, task: Task) -> None:
 
 
 def wait_again(state: State, task: Task) -> None:
-    """A task that holds its claims (it was running, pausing or being undone) is to run again."""
+    """A task that holds its claims (it was running, pausing or being undone) is to run again, unless nothing is to start any more."""
+    if not state.may_start(task):
+        release_claims(state, task)
+        state.move(task, Phase.DONE if task.version != UNEXECUTED else Phase.IDLE)
+        state.agenda.append(task)
+        return
     state.move(task, Phase.WAITING)
     recount(state, task)
     if task.missing:  # inputs may have been lost meanwhile

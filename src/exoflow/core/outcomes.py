@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exoflow.core import checks, demand, ending, growth, journal, readiness, withdrawal
+from exoflow.core import checks, demand, ending, growth, journal, withdrawal
 from exoflow.core import events as ev
 from exoflow.core.commands import Adopt, Keep, Save
 from exoflow.core.journal import Failure, Stored
@@ -56,9 +56,7 @@ def executed(state: State, task: Task, stored: Stored | None, graph: Graph | Non
                 parent = task.parent
                 task.recorded = True
                 state.records.append(
-                    journal.GraphReturned(
-                        task=task.id, parent=parent.id if parent else "", parent_version=parent.version if parent else 0
-                    )
+                    journal.GraphReturned(task=task.id, parent=parent.id if parent else "", parent_version=parent.version if parent else 0)
                 )
             state.set_saving(task, Saving.ENCODING)
             state.commands.append(Save(task=task.id, attempt=task.attempt))
@@ -178,7 +176,7 @@ def outcome_of_failure(state: State, task: Task, failure: Failure) -> None:
 def stopped(state: State, task: Task, _event: object) -> None:
     """An attempt that may have had effects, and was told to stop, has ended, one way or another."""
     timeout = task.failure
-    if timeout is None or (task.condemned and task.version == UNEXECUTED) or not readiness.may_start(state, task):
+    if timeout is None or (task.condemned and task.version == UNEXECUTED) or not state.may_start(task):
         demand.release_claims(state, task)
         state.move(task, Phase.IDLE)
         state.agenda.append(task)

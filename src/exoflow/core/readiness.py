@@ -25,20 +25,13 @@ def review(state: State, task: Task) -> None:
             return
     if task.phase is Phase.WAITING or task.phase is Phase.HELD:
         # A condemned task that waits to run is wanted by a rollback downstream, which is what it would have to wait for.
-        if task.missing == 0 and (task.holds == 0 or task.condemned) and may_start(state, task):
+        if task.missing == 0 and (task.holds == 0 or task.condemned) and state.may_start(task):
             _start(state, task)
     elif task.phase is Phase.UNDO_WAITING:
         if task.missing == 0 and (task.holds == 0 or task.again):
             _undo(state, task)
     elif task.condemned:
         withdrawal.review(state, task)
-
-
-def may_start(state: State, task: Task) -> bool:
-    """While the workflow winds down, only outputs that a rollback needs are made again."""
-    if state.status is not Status.RUNNING or state.winding_down:
-        return state.unwinding is not None and task.deterministic and task.version != UNEXECUTED
-    return True
 
 
 def _start(state: State, task: Task) -> None:

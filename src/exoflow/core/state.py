@@ -297,6 +297,12 @@ class State:
         """Nothing is run any more but rollbacks and what they need."""
         return self.ending is not None or self.cancelling
 
+    def may_start(self, task: Task) -> bool:
+        """While the workflow winds down, only outputs that a rollback needs are made again."""
+        if self.status is not Status.RUNNING or self.winding_down:
+            return self.unwinding is not None and task.deterministic and task.version != UNEXECUTED
+        return True
+
     def move(self, task: Task, phase: Phase) -> None:
         """The only place where a phase changes, so that the counts are right."""
         self.busy += (task.phase in AT_REST) - (phase in AT_REST)

@@ -27,7 +27,7 @@ def inputs_lost(state: State, task: Task, event: ev.InputsLost) -> None:
         _settle_intent(state, task)
     _note_losses(state, event)
     blocked = state.ending is not None and state.ending.status is Status.BLOCKED
-    if blocked or not (undoing or readiness.may_start(state, task)):
+    if blocked:
         demand.release_claims(state, task)
         state.move(task, Phase.IDLE)
     elif undoing:
@@ -282,7 +282,7 @@ def intended(state: State, record: journal.AttemptIntended) -> None:
     task = state.tasks.get(record.task)
     if task is None or task.phase is not Phase.STARTING or task.attempt != record.attempt:
         return
-    if (task.condemned and task.version == UNEXECUTED) or not readiness.may_start(state, task):
+    if (task.condemned and task.version == UNEXECUTED) or not state.may_start(task):
         demand.release_claims(state, task)
         state.move(task, Phase.DONE if task.version != UNEXECUTED else Phase.IDLE)
         state.agenda.append(task)

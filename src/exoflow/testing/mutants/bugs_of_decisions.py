@@ -110,8 +110,8 @@ DECISIONS = (
         name="new_draw_before_the_old_is_gone",
         breaks="a number is drawn anew before what was done with the old one is undone",
         module="exoflow.core.readiness",
-        old="if task.missing == 0 and (task.holds == 0 or task.condemned) and may_start",
-        new="if task.missing == 0 and may_start",
+        old="if task.missing == 0 and (task.holds == 0 or task.condemned) and state.may_start",
+        new="if task.missing == 0 and state.may_start",
     ),
     Mutant(
         name="condemned_may_be_read",
