@@ -107,18 +107,21 @@ def spoiled(state: State, name: str) -> None:
 
 
 def _may_be_made_again(task: Task) -> bool:
-    """Of the task, and of whatever has to run again for it, nothing has acted that must not act twice, and nothing is drawn anew that a
-    commit or a rollback rests on."""
-    seen, stack = {task}, [task]
+    """Of the task, and of whatever has to run again for it or because of it, nothing has acted that must not act twice, and nothing is
+    drawn anew that a commit or a rollback rests on."""
+    first = (task, not task.deterministic)
+    seen, stack = {first}, [first]
     while stack:
-        here = stack.pop()
+        here, is_replaced = stack.pop()
         if here.kind is Kind.COMMITTING and here.spec.annotations.on_unknown != "retry":
             return False
         if not here.deterministic and (_commit_may_rest_on(here) or _rollback_needs(here)):
             return False
-        lost = [up for up in here.ups if not up.durable and up not in seen]  # what is in memory now may be gone in a moment
-        seen.update(lost)
-        stack += lost
+        more = [(up, not up.deterministic) for up in here.ups if not up.durable]  # what is in memory now may be gone in a moment
+        if is_replaced:
+            more += [(down, True) for down in here.downs if down.dirty]
+        stack += [each for each in more if each not in seen]
+        seen.update(more)
     return True
 
 
