@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-import time
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +135,8 @@ def test_each_mistake_gets_its_code_and_changes_nothing(seeded: Any) -> None:
     before = everything()
     for number, words, code, says in CASES:
         what = f"{number}: exoflow {' '.join(words)}"
-        began_s = time.thread_time()
         exit_code = EXIT_CODES.get(code, 8 if code == "store_open" else 3 if code == "unsafe_workflow" else 2)
         got = seeded(*words, "--json", code=exit_code)
-        took_s = time.thread_time() - began_s
         error = json_of(got.out, what)["error"]
         assert error["code"] == code, (what, error)
         assert says in error["message"], (what, error)
@@ -149,7 +146,6 @@ def test_each_mistake_gets_its_code_and_changes_nothing(seeded: Any) -> None:
             assert SECRET not in said, what
             assert all(char.isprintable() or char == "\n" for char in said), what
         assert says.split("'")[0] in text.err, (what, text.err)
-        assert took_s < 0.1, (what, took_s)
     assert seeded.json("list") == rows
     assert everything() == before
 

@@ -6,8 +6,7 @@ import pytest
 
 from exoflow.core import commands as cmd
 from exoflow.core import events as ev
-from exoflow.core import journal, replay
-from exoflow.core.machine import Machine
+from exoflow.core import journal
 from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.state import Status
 from tests.core.test_machine import NONE, Drill, committing, internal, of, runs, undoable
@@ -150,9 +149,7 @@ def test_an_answer_of_a_person_withdraws_what_is_saved_on_the_output_that_was_lo
     drill.succeed("c", saved=False)
     drill.succeed("d")
     drill.fail("r")
-    drill.epoch += 1
-    drill.machine = Machine(replay.fold("w", drill.epoch, drill.durable))
-    drill.do(ev.Recovered(resumed=True, answers=(ev.DoubtAnswered(task="c", happened=True),)))
+    drill.crash(resumed=True, c=True)
     drill.store("c")
     assert drill.recorded(journal.TasksWithdrawn)[-1].tasks == ("d",)
     drill.succeed("d", "r")

@@ -74,14 +74,15 @@ class Drill:
             self.do(ev.Appended(ticket=append.ticket))
         return self.said[start:]
 
-    def crash(self, *, keep: int | None = None, resumed: bool = False) -> list[cmd.Command]:
-        """Everything volatile is gone; the workflow is opened again."""
+    def crash(self, *, keep: int | None = None, resumed: bool = False, **answers: bool) -> list[cmd.Command]:
+        """Everything volatile is gone; the workflow is opened again. ``answers`` are what a person says who resumes it."""
         if keep is not None:
             del self.durable[keep:]
         self.on_the_way.clear()
         self.epoch += 1
         self.machine = Machine(replay.fold("w", self.epoch, self.durable))
-        return self.do(ev.Recovered(resumed=resumed))
+        said = tuple(ev.DoubtAnswered(task=name, happened=happened) for name, happened in answers.items())
+        return self.do(ev.Recovered(resumed=resumed, answers=said))
 
     # --- news ----------------------------------------------------------------------------------------------------------------
 
@@ -548,8 +549,7 @@ def test_a_committing_task_in_doubt_stops_the_workflow_until_a_person_decides() 
     assert runs(drill.crash()) == []
     drill.crash(resumed=True)
     assert drill.status is Status.IN_DOUBT, "resuming alone decides nothing"
-    drill.answer("c", happened=False)
-    assert runs(drill.crash(resumed=True)) == ["c"]
+    assert runs(drill.crash(resumed=True, c=False)) == ["c"]
     drill.succeed("c")
     assert drill.status is Status.SUCCEEDED
 

@@ -145,6 +145,8 @@ def live(orders: Orders) -> None:
             else:
                 _write(orders, _confirm(case, orders) if orders.confirms else _strive_or_fail(case, orders))
                 code = 0
+    except KeyboardInterrupt:  # before or after the command listens
+        code = 128 + signal.SIGINT
     except BaseException:
         traceback.print_exc()
     finally:
@@ -213,8 +215,6 @@ def _command(case: Case, orders: Orders) -> int:
         app(words)
     except SystemExit as end:
         return int(end.code or 0)
-    except KeyboardInterrupt:  # before or after it listens
-        return 128 + signal.SIGINT
     return 0
 
 

@@ -40,7 +40,7 @@ def want(state: State, task: Task, phase: Phase = Phase.WAITING) -> None:
                 stack.append((up, Phase.WAITING, here.condemned))
         if phase is Phase.WAITING and not here.condemned:
             for up in reversed(here.after):
-                if up.version == UNEXECUTED and up.phase in _AT_REST and not up.condemned:
+                if up.is_lost and up.phase in _AT_REST and not (up.condemned or up.precedes(here)):
                     stack.append((up, Phase.WAITING, here.condemned))
         count_missing(here)
         state.agenda.append(here)

@@ -127,7 +127,7 @@ def shorten(state: State, tail: Task, *, folding: bool = False) -> None:
     state.commands.append(Forget(tasks=gone))
     past = state.past.setdefault(above.id, [])
     past += gone
-    if not folding and len(past) >= state.rounds_kept and _is_on_record(above):
+    if not folding and state.outcome is None and len(past) >= state.rounds_kept and _is_on_record(above):
         del state.past[above.id]
         state.records.append(RoundsDropped(task=tail.id, spec=tail.spec, parent=above.id, past=tuple(past)))
 

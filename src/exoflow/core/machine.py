@@ -51,6 +51,9 @@ class Machine:
 
     def _note(self, event: ev.Event) -> None:
         kind = type(event)
+        if self.state.outcome is not None and kind not in (ev.Appended, ev.Recovered):
+            self._story.append((self._turn, getattr(event, "task", ""), f"{kind.__name__}, after the end: refused"))
+            return
         table = transitions.TASK_EVENTS.get(kind)
         if table is not None:
             self._note_attempt(event, table)
@@ -125,13 +128,13 @@ class Machine:
     def _recovered(self, event: ev.Recovered) -> None:
         state = self.state
         state.lossy = True
-        growth.shorten_all(state)
         if state.status.ended:
             if not event.resumed:
                 state.commands.append(Announce(status=state.status))
                 return
             replay.apply(state, journal.WorkflowResumed())
             state.records.append(journal.WorkflowResumed())
+        growth.shorten_all(state)
         if state.unwind is not None:
             ending.unwind(state, state.unwind)
         if state.cancelling:
@@ -149,7 +152,7 @@ class Machine:
         self.state.agenda.extend(task for task in self.state.tasks.values() if task.phase is Phase.HELD)
 
     def _cancel_asked(self, event: ev.CancelAsked) -> None:
-        if self.state.outcome is None and not self.state.cancelling:
+        if not self.state.cancelling:
             self.state.cancelling = True
             self.state.records.append(journal.CancelDecided(undo=event.undo))
 

@@ -16,7 +16,7 @@ GATE = {Kind.COMMITTING: Prop.STABLE, Kind.UNDOABLE: Prop.RECOVERABLE}
 
 def review(state: State, task: Task) -> None:
     """Take ``task`` as far as it can go now."""
-    if not state.has(task):
+    if not state.has(task) or state.outcome is not None:
         return
     if task.pressed:
         task.pressed = False
@@ -28,7 +28,7 @@ def review(state: State, task: Task) -> None:
         if task.missing == 0 and (task.holds == 0 or task.condemned) and state.may_start(task):
             _start(state, task)
     elif task.phase is Phase.UNDO_WAITING:
-        if task.missing == 0 and (task.holds == 0 or task.again):
+        if task.missing == 0 and (task.holds == 0 or task.again or task.giving_up):
             _undo(state, task)
     elif task.condemned:
         withdrawal.review(state, task)
@@ -92,7 +92,7 @@ def _undo(state: State, task: Task) -> None:
     state.move(task, Phase.UNDO_STARTING)
     state.records.append(UndoIntended(task=task.id, attempt=task.attempt))
     state.set_saving(task, Saving.NOT)
-    task.recorded = False
+    task.recorded = task.deterministic and task.grew  # see replay: it will return the same DAG again, parts of which stand
     if task.durable:
         task.durable = False
         demand.recount_downstream(state, task)

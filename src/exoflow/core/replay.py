@@ -110,6 +110,7 @@ def _undoing(state: State, record: journal.UndoIntended) -> None:
 
 
 def _undone(state: State, record: journal.EffectUndone) -> None:
+    state.undone = state.undone or state.unwind is not None
     where = state.tasks.get(record.task) or state.orphans.get(record.task)
     if where is not None:
         where.effect = False

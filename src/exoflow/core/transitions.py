@@ -174,7 +174,7 @@ def undo_succeeded(state: State, task: Task, _event: ev.UndoSucceeded) -> None:
     task.undo_tries = 0
     state.records.append(journal.EffectUndone(task=task.id, attempt=task.attempt))
     again, task.again = task.again, False
-    if task.giving_up and not task.condemned and task.failure is not None:
+    if task.giving_up and (not task.condemned or task.holds) and task.failure is not None:  # or else nobody needs it any more
         outcomes.outcome_of_failure(state, task, task.failure)
     elif not again or (task.condemned and task.version == UNEXECUTED):
         demand.release_claims(state, task)

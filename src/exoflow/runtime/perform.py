@@ -281,7 +281,7 @@ def _returned(loop: Loop, run: Run, command: cmd.Run, call: Call, started_ms: in
             graph = value.graph
         elif call.catch:
             value = (decode(value, task) if isinstance(value, codec.Encoded) else value, None)
-        if command.save and _quick(value):
+        if (command.save or graph is not None) and _quick(value):
             audit = _is_deterministic(run, task) and graph is None
             with contextlib.suppress(StorageFullError, StoreUnavailable):  # no fault of the task; the saver has more patience
                 stored, run.payloads[task, attempt] = _to_bytes(loop, task, value, audit=audit)

@@ -7,6 +7,7 @@ end is still the end for the next life.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from exoflow.core import commands as cmd
@@ -49,6 +50,14 @@ def may_run(world: World, task: Task, command: cmd.Run) -> None:
 
 def _counts_as_saved(entry: Entry | None) -> bool:
     return entry is not None and entry.landed and not entry.damaged
+
+
+def may_be_written(world: World, entries: list[Entry]) -> None:
+    """Whoever resumes a workflow that has ended relies on having seen its last record."""
+    before = world.appends[-1][1] if world.appends else world.durable
+    for earlier, later in itertools.pairwise([*before[-1:], *entries]):
+        if isinstance(earlier.record, journal.WorkflowEnded) and not isinstance(later.record, journal.WorkflowResumed):
+            raise Violation(f"the journal goes on after its end, with {later.record}")
 
 
 def may_undo(world: World, task: Task) -> None:

@@ -111,6 +111,7 @@ class World:
                 self.saved[record.task] = entry
             self._note_latest(entry)
             entries.append(entry)
+        verdict.may_be_written(self, entries)
         self.appends.append((c.ticket, entries))
 
     def _note_latest(self, entry: Entry) -> None:
