@@ -42,19 +42,12 @@ def grow(state: State, task: Task, graph: Graph) -> None:
     """Put the DAG that ``task`` returned in the place of its output."""
     tail_of_parent = task.parent is not None and task.parent.tail is task
     scope = child_scope(task.id, tail=tail_of_parent)
-    readers, before = task.readers, task.before
-    task.readers, task.before = [], []
+    moved = sum(reader.wanting for reader in task.readers)
     kids = _link(state, graph, task, scope)
     tail = kids[graph.root]
     task.kids, task.tail, task.growth, task.grew = list(kids.values()), tail, graph, True
-    for reader in readers:
-        reader.reads = tuple(tail if up is task else up for up in reader.reads)
-    for later in before:
-        later.after = tuple(tail if up is task else up for up in later.after)
-    tail.readers += readers
-    tail.before += before
+    downs = task.hand_over(tail, but=set(task.kids))
     tail.holds = sum(down.condemned for down in tail.downs)
-    moved = sum(reader.wanting for reader in readers)
     if state.root is task:
         state.root = tail
         moved += state.claimed
@@ -63,7 +56,7 @@ def grow(state: State, task: Task, graph: Graph) -> None:
     state.commands.append(Grow(task=task.id, scope=scope, names=tuple(kids)))
     for kid in task.kids:
         _adopt(state, kid)
-    mark_forgotten(state, (*task.kids, *readers, *before))
+    mark_forgotten(state, (*task.kids, *downs))
     demand.recount_downstream(state, tail)
     state.stability.rewire(task)
 
@@ -166,11 +159,7 @@ def fold_rounds(state: State, record: RoundsDropped) -> None:
     state.past[above.id] = [old.id, *(kid.id for kid in old.kids or ())]  # whatever the journal still says of them
     if old.kids is not None:
         collapse(state, old)
-    new.readers, new.before = old.readers, old.before
-    for reader in new.readers:
-        reader.reads = tuple(new if up is old else up for up in reader.reads)
-    for later in new.before:
-        later.after = tuple(new if up is old else up for up in later.after)
+    old.hand_over(new)
     if state.root is old:
         state.root = new
     _take_place(state, above, old, state.add(new))

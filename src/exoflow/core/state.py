@@ -14,6 +14,8 @@ from exoflow.core.spec.annotations import Checkpoint, Kind
 from exoflow.core.spec.ids import UNEXECUTED
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from exoflow.core.commands import Command
     from exoflow.core.journal import Failure, OutputSaved, Record, Stored, UnwindDecided
     from exoflow.core.spec.graph import Graph, TaskSpec
@@ -207,6 +209,20 @@ class Task:
     def precedes(self, later: Task) -> bool:
         """It has finished, as far as order without data is concerned."""
         return self.version != UNEXECUTED and (self.durable or not self.read_when_saved) and (not self.condemned or later.condemned)
+
+    def hand_over(self, heir: Task, *, but: Collection[Task] = ()) -> list[Task]:
+        """Let whoever reads or follows this task, except ``but``, read or follow ``heir``. Returns who did."""
+        readers = [reader for reader in self.readers if reader not in but]
+        before = [later for later in self.before if later not in but]
+        self.readers = [reader for reader in self.readers if reader in but]
+        self.before = [later for later in self.before if later in but]
+        for reader in readers:
+            reader.reads = tuple(heir if up is self else up for up in reader.reads)
+        for later in before:
+            later.after = tuple(heir if up is self else up for up in later.after)
+        heir.readers += readers
+        heir.before += before
+        return readers + before
 
     @property
     def read_when_saved(self) -> bool:

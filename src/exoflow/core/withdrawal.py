@@ -107,12 +107,8 @@ def collapse(state: State, task: Task) -> None:
     task.kids = task.tail = task.growth = None
     task.grew = False
     if tail is not None:
-        task.readers = [reader for reader in tail.readers if reader not in mine]
-        task.before = [later for later in tail.before if later not in mine]
-        for reader in task.readers:
-            reader.reads = tuple(task if up is tail else up for up in reader.reads)
-        for later in task.before:
-            later.after = tuple(task if up is tail else up for up in later.after)
+        task.readers = []  # they were the kids
+        tail.hand_over(task, but=mine)
         if state.root is tail:
             state.root = task
     for kid in kids:
