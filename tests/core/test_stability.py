@@ -12,28 +12,8 @@ from exoflow.core.spec.graph import Graph, TaskSpec, ordered
 from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.stability import Prop, inputs
 from exoflow.core.state import Phase, State, Task
+from exoflow.testing.machine.definition import by_definition
 from exoflow.testing.machine.graphs import random_graph
-
-
-def by_definition(state: State) -> dict[Prop, set[Task]]:
-    """docs/semantics.md, section 4, by shrinking from everything."""
-    tasks = list(state.tasks.values())
-    stable = {t for t in tasks if t.version != UNEXECUTED and not t.condemned and (t.kids is None or t.durable)}
-    settled = {
-        task for task in tasks if task.durable or (task is not state.root and task.kids is None and bool(task.readers or task.before))
-    }
-    recoverable = set(stable)
-    while True:
-        size = len(stable), len(settled), len(recoverable)
-        stable = {v for v in stable if stable.issuperset(v.ups) and (v.deterministic or v.durable or v in settled)}
-        settled = {v for v in settled if v.durable or all(down in stable and down in settled for down in v.downs)}
-        recoverable = {
-            v
-            for v in recoverable
-            if (v.durable and (v.parent is None or v.parent in recoverable)) or (v.deterministic and recoverable.issuperset(v.reads))
-        }
-        if size == (len(stable), len(settled), len(recoverable)):
-            return {Prop.STABLE: stable, Prop.SETTLED: settled, Prop.RECOVERABLE: recoverable}
 
 
 def fresh(graph: Graph) -> State:

@@ -14,9 +14,12 @@ from exoflow.core import commands as cmd
 from exoflow.core import events as ev
 from exoflow.core import journal, replay
 from exoflow.core.machine import Machine
+from exoflow.core.readiness import GATE
 from exoflow.core.spec.annotations import Checkpoint, Kind
 from exoflow.core.spec.ids import UNEXECUTED
+from exoflow.core.stability import inputs
 from exoflow.core.state import Phase, Status, Task
+from exoflow.testing.machine.definition import by_definition
 from exoflow.testing.machine.outside import Violation
 from exoflow.testing.machine.parts import Entry, Provenance
 
@@ -46,6 +49,24 @@ def may_run(world: World, task: Task, command: cmd.Run) -> None:
                 saved = world.latest.get(up.id)
                 if saved is None or not saved.landed:
                     raise Violation(f"{name} starts before the output of {up.id}, which is checkpoint=sync, is durable")
+        _may_act(world, task)
+
+
+def _may_act(world: World, task: Task) -> None:
+    """The commit rule, by its definition, from what has landed."""
+    gate = GATE.get(task.kind)
+    if gate is None:
+        return
+    state = world.machine.state
+    for other in state.tasks.values():
+        if other.durable:
+            saved = world.latest.get(other.id)
+            if saved is None or not saved.landed or saved.record.version != other.version:  # type: ignore[union-attr]
+                raise Violation(f"{other.id} counts as durable, and is not")
+    holds = by_definition(state)[gate]
+    for up in inputs(gate, task):
+        if up not in holds:
+            raise Violation(f"{task.id} starts before {up.id} is {gate.name.lower()}")
 
 
 def _counts_as_saved(entry: Entry | None) -> bool:

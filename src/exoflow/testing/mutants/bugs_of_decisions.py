@@ -28,6 +28,27 @@ DECISIONS = (
         new="return Prop.SETTLED, down",
     ),
     Mutant(
+        name="shape_need_not_be_saved",
+        breaks="a task of a sub-workflow acts before it is sure that the same sub-workflow comes again",
+        module="exoflow.core.stability",
+        old="if task.grew and not task.durable:",
+        new="if False:",
+    ),
+    Mutant(
+        name="returned_dag_leaves_no_trace",
+        breaks="after a crash a sub-workflow is taken for a plain value, although what was built on it is saved",
+        module="exoflow.core.replay",
+        old="growth.note_shape(state, where)",
+        new="pass",
+    ),
+    Mutant(
+        name="stale_answers_of_the_commit_rule",
+        breaks="what the commit rule said before something was withdrawn is believed after it",
+        module="exoflow.core.stability",
+        old="task.s_prop = task.n_prop = task.r_prop = None\n            task.asked = 0",
+        new="pass",
+    ),
+    Mutant(
         name="undo_without_its_values",
         breaks="a seat is booked with values that may be lost, so that nobody can cancel it",
         module="exoflow.core.readiness",
