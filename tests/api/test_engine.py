@@ -36,6 +36,7 @@ from tests.api import plant
 from tests.api.damage import change_payload
 from tests.api.plant import book, breaks_unless, mark
 from tests.api.scene import PATIENCE_S, run_python
+from tests.patience import until
 
 
 class Meeting:
@@ -416,6 +417,7 @@ def test_resume_all_goes_on_with_the_others_when_one_cannot(url, ledger):
     meetings["m"].leave.release(10)
     with exoflow.Engine(url) as engine:
         change_payload(url, "bad", seq=1)  # its definition
+        until(lambda: not engine.store.owners(), "the tasks that were left running end")
         futures = engine.resume_all()
         assert sorted(futures) == ["bad", "good"]
         assert futures["good"].result(PATIENCE_S) == ["met", "good"]

@@ -6,8 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,17 +13,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from exoflow.cli.main import app
-
-DEADLINE_S = 20.0
-
-
-def until(condition: Callable[[], Any], what: str = "") -> Any:
-    """Wait for a condition; fail with ``what`` if it never holds."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"never: {what or condition}"
-        time.sleep(0.01)
-    return found
+from tests.patience import DEADLINE_S, until
 
 
 def _heed_ctrl_c() -> None:

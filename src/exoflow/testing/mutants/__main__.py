@@ -43,8 +43,8 @@ def main() -> int:
         ):
             print(line(found), flush=True)
             hunts.append(found)
-            if arguments.save:
-                saved.keep([found])
+    if arguments.save:
+        saved.keep(hunts)
     survivors = [found for found in hunts if found.seed is None]
     print(summary(hunts))
     if arguments.record:

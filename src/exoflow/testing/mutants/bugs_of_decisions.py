@@ -258,9 +258,9 @@ DECISIONS = (
     Mutant(
         name="starts_after_cancel",
         breaks="tasks start although the workflow was cancelled, or has failed",
-        module="exoflow.core.readiness",
-        old="if state.status is not Status.RUNNING or state.winding_down:",
-        new="if state.status is not Status.RUNNING:",
+        module="exoflow.core.state",
+        old="if self.status is not Status.RUNNING or self.winding_down:",
+        new="if self.status is not Status.RUNNING:",
     ),
     Mutant(
         name="saga_undone_forwards",
@@ -294,7 +294,7 @@ DECISIONS = (
         name="rotten_output_redraws_its_inputs",
         breaks="a saved output is damaged, and to make it again what a charge rests on is drawn anew",
         module="exoflow.core.transitions",
-        old="lost = [up for up in here.ups if not up.durable and up not in seen]",
-        new="lost = list[Task]()",
+        old="more = [(up, not up.deterministic) for up in here.ups if not up.durable]",
+        new="more = list[tuple[Task, bool]]()",
     ),
 )
