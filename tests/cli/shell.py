@@ -16,9 +16,10 @@ from exoflow.cli.main import app
 from tests.patience import DEADLINE_S, until
 
 
-def _heed_ctrl_c() -> None:
-    """Whoever runs the tests in the background of a shell ignores it, and so would its children."""
+def _heed_signals() -> None:
+    """Whoever runs the tests in the background of a shell ignores some, and so would its children."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class Shell:
@@ -47,7 +48,7 @@ class Shell:
             "stderr": pipe,
             "text": True,
             "cwd": self.folder,
-            "preexec_fn": _heed_ctrl_c,
+            "preexec_fn": _heed_signals,
             **options,
         }
         process = subprocess.Popen([sys.executable, "-m", "exoflow", *words], **given)

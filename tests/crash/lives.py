@@ -128,6 +128,8 @@ def live(orders: Orders) -> None:
     try:
         faulthandler.register(signal.SIGUSR1, all_threads=True)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the supervisor has its own way to end
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the supervisor in the background may ignore these two
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ[ledger.LIFE] = str(orders.number)
         os.chdir(orders.folder)
         case = CASES[orders.case]

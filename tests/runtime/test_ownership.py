@@ -106,11 +106,14 @@ def test_a_process_that_a_task_left_behind_keeps_nobody_alive(store: SqliteStore
     dead = owner(store)
     dead.start()
     done, tell = os.pipe()
+    ready, arrived = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(tell)
+        os.write(arrived, b"!")
         os.read(done, 1)
         os._exit(0)
+    os.read(ready, 1)
     heir = owner(store)
     heir.start()
     assert not SYSTEM_HOST.is_unlocked(dead.lock.path)  # that the child let go of it did not take it from its parent
@@ -118,7 +121,8 @@ def test_a_process_that_a_task_left_behind_keeps_nobody_alive(store: SqliteStore
     assert heir.is_dead(dead.id)
     os.close(tell)
     os.waitpid(child, 0)
-    os.close(done)
+    for fd in (done, ready, arrived):
+        os.close(fd)
     end(heir)
 
 
