@@ -53,7 +53,7 @@ def holds(ledger: str, name: str) -> str:
 def waits_for_word(ledger: str, name: str) -> str:
     """Says on stdout that it runs, and goes on when a line comes from stdin."""
     Ledger(ledger).add(name)
-    print(f"in {name}", flush=True)
+    print(f"in {name}\n", end="", flush=True)  # at once: another may say so at the same time
     return sys.stdin.readline().strip()
 
 
