@@ -497,7 +497,7 @@ def test_listing_by_status(engine):
     with pytest.raises(TaskFailed):
         engine.run(fails.bind(), name="bad")
     assert [head.workflow_id for head in engine.list_all()] == ["bad", "ok-0", "ok-1", "ok-2"]
-    assert [head.workflow_id for head in engine.list_all("FAILED", "BLOCKED")] == ["bad"]
+    assert [(head.workflow_id, head.epoch) for head in engine.list_all("FAILED", "BLOCKED")] == [("bad", 1)]
     with pytest.raises(InvalidOptionError, match=r"status must be one of 'PENDING', .*, got 'failed'"):
         engine.list_all("failed")
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from exoflow import codec, wiring
 from exoflow.client.intake import Dag, Mode, OnExisting, OnFailure, check, made_safe, one_of, root_of, seconds, what_changed
 from exoflow.client.report import WorkflowReport, report, require_task, story
@@ -429,9 +431,12 @@ class Engine:
         return text if run is None else f"{text}\n{run.machine.story(task)}"
 
     def list_all(self, *statuses: str) -> list[Head]:
-        """Heads of all workflows (with one of these statuses), by id."""
+        """Heads of all workflows (with one of these statuses), by id. ``epoch`` says how often each has been taken up."""
         for status in statuses:
             one_of("status", status, tuple(map(str, Status)))
+        return [msgspec.structs.replace(head, epoch=life_of(head.epoch)) for head in self._all(*statuses)]
+
+    def _all(self, *statuses: str) -> list[Head]:
         wanted = [Status(status) for status in statuses]
         heads, after = list[Head](), ""
         while page := self.store.heads(status=wanted, after=after):
@@ -440,7 +445,7 @@ class Engine:
         return heads
 
     def _unfinished(self) -> list[Head]:
-        return self.list_all(Status.PENDING, Status.RUNNING)
+        return self._all(Status.PENDING, Status.RUNNING)
 
     def _head(self, name: str) -> Head:
         head = self.store.head(name)
