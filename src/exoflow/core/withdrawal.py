@@ -31,10 +31,10 @@ def condemn_downstream(state: State, origin: Task) -> None:
                 down.condemned = True
                 found.append(down)
                 stack.append(down)
+    for task in (origin, *found):  # what has to go may have been condemned because of another already
+        task.holds = sum(down.condemned for down in task.downs)
     if not found:
         return
-    for task in (origin, *found):
-        task.holds = sum(down.condemned for down in task.downs)
     for task in found:
         _interrupt(state, task)
         demand.recount_downstream(state, task)
