@@ -46,7 +46,8 @@ format: $(DEV_READY) ## lay out the code and repair what can be repaired without
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
 
-MEASURE_CORE = $(PYTHON) -m coverage run -m pytest -q tests/core && $(PYTHON) -m coverage report --fail-under=98
+MEASURE_CORE = $(PYTHON) -m coverage erase && $(PYTHON) -m coverage run -m pytest -q -n logical tests/core \
+	&& $(PYTHON) -m coverage combine --quiet && $(PYTHON) -m coverage report --fail-under=98
 
 # The other tests run even if the core misses its coverage, and pytest's summary comes last. With ARGS, which select tests, no coverage.
 test: $(DEV_READY) ## all tests; those of the core measure its coverage
