@@ -6,7 +6,7 @@
 #   BASE_PYTHON   the Python from which those environments are made        make BASE_PYTHON=python3.13 setup
 #   PYTHON        an environment of your own; nothing is installed then    make PYTHON=python test
 #   DEMO_PYTHON   the same for the demo
-#   ARGS          passed on to test, sim, bench, demo, diagram and lock    make test ARGS="-k fencing -n 0"
+#   ARGS          passed on to test, sim, bench, counts, demo, diagram and lock    make test ARGS="-k fencing -n 0"
 
 BASE_PYTHON ?= python3
 ARGS ?=
@@ -26,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup check lint format test coverage sim demo bench diagram reliability lock clean
+.PHONY: help setup check lint format test coverage sim demo bench counts diagram reliability lock clean
 
 help: ## list these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +66,9 @@ demo: $(DEMO_READY) ## kill a training run of handwritten digits and watch it go
 
 bench: $(DEV_READY) ## measure; make bench ARGS=--help says what
 	$(PYTHON) -m benchmarks $(ARGS)
+
+counts: $(DEV_READY) ## count what the hot operations do and compare with the record; ARGS=--save records it anew
+	$(PYTHON) -m benchmarks.counts $(ARGS)
 
 diagram: $(DEV_READY) ## write docs/state_machine.md anew from the transition table
 	$(PYTHON) tools/state_diagram.py $(ARGS)
