@@ -95,6 +95,13 @@ def save_shape(state: State, task: Task) -> None:
         state.respecify(task, _saved(task.spec))
 
 
+def are_alike(one: Graph | None, other: Graph | None) -> bool:
+    """Whether they are equal, apart from what is saved: auto mode may have turned checkpoints on."""
+    if one is None or other is None:
+        return one is other
+    return with_checkpoints(one, (spec.id for spec in one.tasks)) == with_checkpoints(other, (spec.id for spec in other.tasks))
+
+
 def with_checkpoints(graph: Graph, names: Iterable[str]) -> Graph:
     """``graph`` with ``checkpoint=True`` on the tasks of these names."""
     chosen = set(names)

@@ -108,15 +108,20 @@ def standing(state: State) -> list[str]:
     ]
 
 
+_WANTED = frozenset({Phase.WAITING, Phase.HELD, Phase.PAUSED})
+"""To run, because somebody wants the output."""
+
+
 def _unwound(state: State) -> bool:
     """Undo the external outputs of all undoable tasks, one by one, downstream first. True when none is left."""
     if state.unwinding is None:
         state.unwinding = deque()
-        for task in state.tasks.values():  # some may have to run again for this
-            if task.phase is Phase.FAILED and task.version != UNEXECUTED:
-                state.move(task, Phase.DONE)
+        for task in state.tasks.values():  # from here on, only rollbacks say what is needed
+            if task.phase in _WANTED or (task.phase is Phase.FAILED and task.version != UNEXECUTED):
+                demand.release_claims(state, task)
+                state.move(task, Phase.DONE if task.version != UNEXECUTED else Phase.IDLE)
         for task in list(state.tasks.values()):
-            if task.phase is Phase.UNDO_WAITING or (task.phase is Phase.WAITING and task.version != UNEXECUTED):
+            if task.phase is Phase.UNDO_WAITING:
                 demand.want_inputs(state, task)
                 state.agenda.append(task)
         if state.agenda:

@@ -56,7 +56,8 @@ def grow(state: State, task: Task, graph: Graph) -> None:
     state.commands.append(Grow(task=task.id, scope=scope, names=tuple(kids)))
     for kid in task.kids:
         _adopt(state, kid)
-    mark_forgotten(state, (*task.kids, *downs))
+    if not state.folding:
+        mark_forgotten(state, (*task.kids, *downs))
     demand.recount_downstream(state, tail)
     state.stability.rewire(task)
 
@@ -97,11 +98,11 @@ def start(state: State, task: Task) -> None:
         demand.want(state, tail)
 
 
-def shorten(state: State, tail: Task, *, folding: bool = False) -> None:
+def shorten(state: State, tail: Task) -> None:
     """Drop the last finished round of a loop written as recursion, so that a loop of any length takes the space of a few rounds.
 
     ``tail`` is the last task of a round, saved, and has returned the next one. It can never be replaced (of one that commits that is known
-    even while ``folding`` a journal), and everything else of its round is upstream of it. Its parent goes, and what was beside it; it takes
+    even while folding a journal), and everything else of its round is upstream of it. Its parent goes, and what was beside it; it takes
     its parent's place.
     """
     parent = tail.parent
@@ -111,7 +112,7 @@ def shorten(state: State, tail: Task, *, folding: bool = False) -> None:
     beside = [kid for kid in parent.kids or () if kid is not tail]
     if not parent.durable or parent.effect or tail.effect or not all(map(_is_past, beside)):
         return
-    if tail.kind is not Kind.COMMITTING and (folding or not state.stability.holds(Prop.STABLE, (tail,))):
+    if tail.kind is not Kind.COMMITTING and (state.folding or not state.stability.holds(Prop.STABLE, (tail,))):
         return
     _take_place(state, above, parent, tail)
     for task in beside:
@@ -120,7 +121,7 @@ def shorten(state: State, tail: Task, *, folding: bool = False) -> None:
     state.commands.append(Forget(tasks=gone))
     past = state.past.setdefault(above.id, [])
     past += gone
-    if not folding and state.outcome is None and len(past) >= state.rounds_kept and _is_on_record(above):
+    if not state.folding and state.outcome is None and len(past) >= state.rounds_kept and _is_on_record(above):
         del state.past[above.id]
         state.records.append(RoundsDropped(task=tail.id, spec=tail.spec, parent=above.id, past=tuple(past)))
 

@@ -21,8 +21,10 @@ def new_state(workflow_id: str, epoch: int) -> State:
 def fold(workflow_id: str, epoch: int, records: Iterable[journal.Record]) -> State:
     """The durable facts after ``records``. Raises ValueError if they do not start with WorkflowBegan."""
     state = new_state(workflow_id, epoch)
+    state.folding = True
     for record in records:
         apply(state, record)
+    state.folding = False
     if state.root is None:
         raise ValueError(f"the journal of workflow '{workflow_id}' has no beginning")
     growth.mark_forgotten(state, state.tasks.values())
@@ -64,7 +66,7 @@ def _saved(state: State, record: journal.OutputSaved) -> None:
     orphan.effect = where.effect and where.kind is Kind.UNDOABLE
     orphan.intent = (where.attempt, where.basis)
     growth.restore(state, where, orphan)
-    growth.shorten(state, where, folding=True)
+    growth.shorten(state, where)
 
 
 def _grew(state: State, record: journal.GraphReturned) -> None:

@@ -207,8 +207,13 @@ class Task:
         )
 
     def precedes(self, later: Task) -> bool:
-        """It has finished, as far as order without data is concerned."""
-        return self.version != UNEXECUTED and (self.durable or not self.read_when_saved) and (not self.condemned or later.condemned)
+        """It has finished, as far as order without data is concerned. If it returned a DAG, that must be known: its tasks come first."""
+        return (
+            self.version != UNEXECUTED
+            and (self.durable or not self.read_when_saved)
+            and (not self.grew or self.kids is not None)
+            and (not self.condemned or later.condemned)
+        )
 
     def hand_over(self, heir: Task, *, but: Collection[Task] = ()) -> list[Task]:
         """Let whoever reads or follows this task, except ``but``, read or follow ``heir``. Returns who did."""
@@ -274,6 +279,7 @@ class State:
         self.busy = 0  # tasks not AT_REST
         self.encoding = 0  # tasks whose output is being encoded
         self.rounds_kept = ROUNDS_KEPT
+        self.folding = False  # a journal, whose later records may make what is known by now void
         self.lossy = False  # outputs may have been lost before they were saved
         self.unsettled = 0  # nondeterministic tasks without checkpoint: while 0, every graph is safe
         self.stability: Stability

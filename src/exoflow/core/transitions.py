@@ -102,8 +102,10 @@ def spoiled(state: State, name: str) -> None:
     if task.present:
         state.set_saving(task, Saving.ENCODING)
         state.commands.append(Save(task=name, attempt=task.attempt))
-    elif task.claims and (task.deterministic or not task.condemned):  # or else it is on its way out, and will run again in its turn
-        demand.want(state, task)
+    elif task.claims and (
+        not task.condemned or (task.deterministic and any(reader.wanting and reader.condemned for reader in task.readers))
+    ):
+        demand.want(state, task)  # or else it is on its way out, and will run again in its turn
 
 
 def _may_be_made_again(task: Task) -> bool:
@@ -161,7 +163,7 @@ def _rollback_needs(task: Task) -> bool:
                 seen.add(reader)
                 if reader.effect and reader.kind is Kind.UNDOABLE:
                     return True
-                if not reader.at_hand:
+                if not reader.durable:  # what is in memory now may be gone in a moment
                     stack.append(reader)
     return False
 

@@ -329,10 +329,11 @@ def _journal(world: World) -> None:
 
 
 def _bounded(world: World) -> None:
-    """No task runs more often than once, and once more for each fault, for each new version of another task, and for each rollback that
-    needs its output."""
+    """No task runs more often than once, and once more for each fault and each output lost, for each new version of another task, and for
+    each rollback that needs its output."""
     outcome = world.machine.state.outcome
-    bound = 1 + world.faults + world.resumed + (sum(world.undos.values()) if outcome is not None and outcome.undone else 0)
+    undone = sum(world.undos.values()) if outcome is not None and outcome.undone else 0
+    bound = 1 + world.faults + world.lost_besides + world.resumed + undone
     drawn = {spec.id: world.runs.get(spec.id, 1) - 1 for spec in world.graph.tasks if not spec.deterministic}
     for name, runs in world.runs.items():
         if "/" not in name and runs > bound + sum(drawn.values()) - drawn.get(name, 0):

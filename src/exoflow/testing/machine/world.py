@@ -57,6 +57,7 @@ class World:
         self.runs: dict[str, int] = {}
         self.undos: dict[str, int] = {}
         self.faults = self.resumed = 0
+        self.lost_besides = 0  # outputs lost by one fault, beyond the first
         self.status = Status.PENDING
         self.cancelled: bool | None = None  # accepted; with undo?
         self.zombies: list[Attempt] = []
@@ -443,6 +444,7 @@ class World:
     def take_lose(self, step: sc.Lose) -> None:
         self.faults += 1
         lost = tuple(name for name in step.tasks if name in self.memory and self.is_present(name))
+        self.lost_besides += max(0, len(lost) - 1)
         for name in lost:
             self._lose_one(name, saving=name in step.saving)
         self.do(ev.OutputsLost(tasks=lost))
