@@ -31,10 +31,13 @@ FOREIGN_TOLERANCE = 0.25
 KINDS = {
     "python": (("instructions", "calls"), f"{sys.version_info.major}.{sys.version_info.minor}"),
     "sqlite": (("steps",), apsw.sqlite_lib_version()),
-    "engine": (("statements", "transactions"), "any"),
+    "engine": (("statements", "transactions", "wakes"), "any"),
 }
-"""Figures, and the version of what they depend on. ``instructions`` are those of Python's byte code, ``calls`` its calls of functions
-written in C, ``statements`` those in SQL, ``transactions`` those of them that end with a flush, ``steps`` SQLite's own instructions."""
+"""Figures, and the version of what they depend on.
+
+``instructions`` are those of Python's byte code, ``calls`` its calls of functions written in C, ``steps`` SQLite's own instructions,
+``statements`` those in SQL, ``transactions`` those of them that end with a flush, ``wakes`` the threads that would have to be woken.
+"""
 
 Figures = dict[str, float]
 Baseline = dict[str, dict[str, dict[str, Figures]]]
@@ -54,9 +57,14 @@ class Counter:
         self._is_on = False
         self.figures: dict[str, int] = {}
 
-    def observe(self, db: apsw.Connection) -> None:
-        """Count what this connection does too."""
+    def connected(self, db: apsw.Connection) -> None:
+        """See Observer."""
         db.trace_v2(apsw.SQLITE_TRACE_PROFILE, self._statement)
+
+    def woken(self) -> None:
+        """See Observer."""
+        if self._is_on:
+            self._add("wakes", 1)
 
     def _statement(self, event: dict[str, Any]) -> None:
         if self._is_on:
@@ -117,7 +125,7 @@ def count(operation: Operation) -> Figures:
     for size, sign in ((operation.first, -1), (operation.last, 1)):
         if size:
             counter = Counter(operation.where)
-            with operation.prepared(size, counter.observe) as work:
+            with operation.prepared(size, counter) as work:
                 counter.take(work)
             for name, value in counter.figures.items():
                 sums[name] = sums.get(name, 0) + sign * value

@@ -31,12 +31,14 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def runs() -> list[dict[str, Figures]]:
-    """The figures of two processes with different hash seeds."""
+    """The figures of two processes with different hash seeds, whatever else the environment asks of Python (-O would drop assertions)."""
+    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     started = [
         subprocess.Popen(
             [sys.executable, "-m", "benchmarks.counts", "--json"],
             cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])},
+            env={**kept, "PYTHONHASHSEED": seed, "PYTHONPATH": path},
             stdout=subprocess.PIPE,
         )
         for seed in ("1", "2")
@@ -105,10 +107,16 @@ PLANTS: list[tuple[str, str, Callable[[pytest.MonkeyPatch], None]]] = [
         "statements",
         lambda m: before(m, sqlite.SqliteStore, "commit", lambda store, _: store.owners()),
     ),
+    (
+        "chain of committing tasks, per task",
+        "wakes",
+        lambda m: before(m, commit.GroupCommitter, "flush", lambda it, **_: it._threads.start("", int)),
+    ),
     ("fan-out of saved tasks, per task", "transactions", lambda m: m.setattr(commit, "_GROUP_MAX", 1)),
     ("core alone, per task", "instructions", lambda m: before(m, Machine, "handle", lambda machine, _: machine.story("t0"))),
     ("commit rule, per task", "instructions", lambda m: before(m, Stability, "touch", Stability.rewire)),
     ("folding a journal, per record", "calls", lambda m: twice(m, journal, "decode")),
+    ("record to bytes and back", "calls", lambda m: twice(m, journal, "encode")),
     ("commit of 50 writes", "statements", lambda m: before(m, sqlite._Group, "store", lambda group: group._db.execute("SELECT 1"))),
     ("commit, per write", "calls", lambda m: twice(m, sqlite, "_entry_seal")),
     ("value to bytes and back", "instructions", lambda m: twice(m, codec, "frame")),
