@@ -26,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup check lint format test coverage sim demo bench counts diagram reliability lock clean
+.PHONY: help setup check lint format test coverage sim demo bench performance counts diagram reliability lock clean
 
 help: ## list these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -64,8 +64,11 @@ sim: $(DEV_READY) ## simulate engines for MINUTES=10 with fresh seeds; fails wit
 demo: $(DEMO_READY) ## kill a training run of handwritten digits and watch it go on
 	PYTHONPATH='$(CURDIR)/src' $(DEMO_PYTHON) examples/digits/demo.py $(ARGS)
 
-bench: $(DEV_READY) ## measure; make bench ARGS=--help says what
-	$(PYTHON) -m benchmarks $(ARGS)
+bench: $(DEV_READY) ## measure machine and engine; ONLY="P4 P5" some of it, ROUNDS=3, PEERS=1 rivals too, ARGS=--help
+	$(PYTHON) -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(PEERS),--peers) $(ARGS)
+
+performance: $(DEV_READY) ## write docs/performance.md and its charts anew from docs/benchmarks
+	$(PYTHON) -m benchmarks.page $(ARGS)
 
 counts: $(DEV_READY) ## count what the hot operations do and compare with the record; ARGS=--save records it anew
 	$(PYTHON) -m benchmarks.counts $(ARGS)
