@@ -25,8 +25,9 @@ WHAT_NEXT = "What is worse must be repaired, or be worth it; what is better must
 
 TOLERANCE = 0.02
 """So far may a figure be from the recorded one, either way. Against the same record always, so that small losses cannot add up."""
-FOREIGN_TOLERANCE = 0.25
-"""So far may it be above the one that another version of Python or SQLite was recorded with, if there is none of this version."""
+FOREIGN_RANGE = (-0.5, 0.25)
+"""So far may it be from the one that another version of Python or SQLite was recorded with, if there is none of this version. Less than
+half would mean that something is not counted at all."""
 
 KINDS = {
     "python": (("instructions", "calls"), f"{sys.version_info.major}.{sys.version_info.minor}"),
@@ -106,6 +107,7 @@ class Counter:
         before = sys.gettrace(), sys.getprofile()
         gc.disable()
         self._is_on = True
+        sys._getframe().f_trace_opcodes = True  # of no use here; Python 3.12 passes on no instructions unless some frame asked before
         sys.setprofile(call)
         sys.settrace(enter)
         try:
@@ -142,8 +144,8 @@ def compare(measured: dict[str, Figures], baseline: Baseline) -> list[str]:
     """What is not as recorded, a line each; of operations that were not measured nothing is said.
 
     A gain is an offence like a loss: left unrecorded, it could be lost again without anybody noticing. Where a version has no record, its
-    figures are compared with those of the newest version that has one: roughly, and for losses only, because each version of Python
-    translates to other instructions. So the guard is never off, only duller, and says so in what it finds.
+    figures are compared with those of the newest version that has one, roughly, because each version of Python translates to other
+    instructions. So the guard is never off, only duller, and says so in what it finds.
     """
     found = []
     for kind, (names, version) in KINDS.items():
@@ -151,7 +153,7 @@ def compare(measured: dict[str, Figures], baseline: Baseline) -> list[str]:
         used, lowest, highest, source = version, -TOLERANCE, TOLERANCE, BASELINE.name
         if version not in records:
             used = max(records, key=lambda text: [int(part) for part in text.split(".")])
-            lowest, highest, source = -math.inf, FOREIGN_TOLERANCE, f"{BASELINE.name} for {kind} {used}; there is no record for {version}"
+            (lowest, highest), source = FOREIGN_RANGE, f"{BASELINE.name} for {kind} {used}; there is no record for {version}"
         for operation, figures in measured.items():
             for name in names:
                 now, then = figures.get(name, 0), records[used].get(operation, {}).get(name, 0)

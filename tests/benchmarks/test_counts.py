@@ -176,6 +176,7 @@ def test_what_has_no_record_is_worse_than_nothing() -> None:
 def test_a_version_without_a_record_is_compared_roughly_with_another_and_told_so() -> None:
     """So the guard is not off where nobody has recorded anything yet."""
     assert after("instructions", 0.25, "3.1") == after("instructions", -0.5, "3.1") == []
+    assert len(after("instructions", -1.0, "3.1")) == 1, "nothing was counted"
     (offence,) = after("instructions", 0.26, "3.1")
     assert offence.endswith(f"worse than in counts.json for python 3.1; there is no record for {KINDS['python'][1]}")
     assert len(after("steps", 0.26, "3.1.4")) == 1
