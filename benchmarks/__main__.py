@@ -17,10 +17,12 @@ from benchmarks.goals import TITLES
 from benchmarks.reading import TINY, Sizes
 from exoflow.testing.campaign import commit_of
 
+LOAD_MAX = 0.7
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 1 if something could not be measured or was not done as it should. A missed goal is a result like any other."""
-    options = _options(arguments)
+    options = parsed(arguments)
     groups = [group for group in TITLES if not options.only or group in options.only]
     sizes = options.sizes if options.growth_max is None else _at_most(options.sizes, options.growth_max)
     contestants, peer_versions = rounds.home(), dict[str, str]()
@@ -31,8 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
         peer_versions = environments.versions()
     made, start = dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), time.monotonic()
     load = os.getloadavg()[0]
-    if load > 0.7:
+    machine = record.machine(options.scratch)
+    if load > LOAD_MAX:
         _say(f"the machine is busy (load {load:.1f}): these figures are good for trying only")
+    if machine["file system"] == "tmpfs":
+        _say(f"{options.scratch} lies in memory, where a flush costs nothing: name a folder on a disk with --scratch")
     table = rounds.run(contestants, groups, options.rounds, sizes, options.scratch, _say)
     result = record.Record(
         began=made,
@@ -41,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         commit=commit_of(rounds.ROOT),
         rounds=options.rounds,
         load=round(load, 2),
-        machine=record.machine(options.scratch),
+        machine=machine,
         versions=record.versions() | peer_versions,
         settings={each.name: each.setting for each in contestants},
         sizes=_plain(sizes),
@@ -49,15 +54,22 @@ def main(arguments: list[str] | None = None) -> int:
         failures=table.failures,
     )
     print(page.table(result))
+    for failure in table.failures:
+        _say(failure)
     if options.output is not None:
         page.publish(result, options.output)
-    elif len(groups) == len(TITLES) and options.sizes == Sizes():
-        page.publish(result, page.FOLDER)
-        page.PAGE.write_text(page.text(), encoding="utf-8")
+    elif is_whole(options):
+        record.write(result, page.FOLDER / page.RESULTS)
+        page.main([])
     return 1 if table.failures else 0
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
+def is_whole(options: argparse.Namespace) -> bool:
+    """Whether the figures of such a run are for the documents."""
+    return not options.only and options.sizes == Sizes()
+
+
+def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=tuple(TITLES), metavar="GROUP", help=f"of {', '.join(TITLES)}")
     parser.add_argument("--rounds", type=int, default=5)

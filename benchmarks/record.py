@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -82,7 +83,8 @@ def ratios(numerator: Series, denominator: Series) -> list[float]:
     return [a / b for a, b in pairs if a is not None and b]
 
 
-class Verdict(msgspec.Struct):
+@dataclass
+class Verdict:
     """A figure of the engine, held against its goal. Ratios are round by round; None where there is nothing to compare with."""
 
     goal: Goal

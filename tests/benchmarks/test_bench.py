@@ -119,10 +119,9 @@ def test_the_same_results_give_the_same_charts(recorded: Record, tmp_path: Path)
 # --- docs/performance.md -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_performance_page_is_what_the_command_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_performance_page_is_what_the_command_writes() -> None:
     assert page.PAGE.read_text(encoding="utf-8") == page.text(), "run `make performance`"
-    monkeypatch.setattr(sys, "argv", ["page", "--check"])
-    page.main()
+    page.main(["--check"])
 
 
 def test_every_chart_of_the_page_is_there() -> None:
@@ -136,15 +135,12 @@ def test_results_come_between_the_markers(recorded: Record, monkeypatch: pytest.
     monkeypatch.setattr(page, "FOLDER", tmp_path / "benchmarks")
     monkeypatch.setattr(page, "PAGE", tmp_path / "page.md")
     page.PAGE.write_text(f"above\n{page.BEGIN}\nold\n{page.END}\nbelow\n", encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["page"])
-    page.main()
+    page.main([])
     assert page.PAGE.read_text(encoding="utf-8") == f"above\n{page.BEGIN}\n\n{page.NOTHING}\n\n{page.END}\nbelow\n"
     page.publish(recorded, page.FOLDER)
-    monkeypatch.setattr(sys, "argv", ["page", "--check"])
     with pytest.raises(SystemExit, match="make performance"):
-        page.main()
-    monkeypatch.setattr(sys, "argv", ["page"])
-    page.main()
+        page.main(["--check"])
+    page.main([])
     written = page.PAGE.read_text(encoding="utf-8")
     assert written.startswith("above\n")
     assert written.endswith("below\n")
@@ -184,6 +180,13 @@ def test_a_run_of_one_group(no_docs: Path, capsys: pytest.CaptureFixture[str]) -
         assert (flushed, code, recorded.failures) == (None, 1, [flushes.NOT_INSTALLED])
     assert "| P1 | one-task workflow |" in capsys.readouterr().out
     assert [path.name for path in no_docs.iterdir()] == ["out"]  # no scratch is left
+
+
+def test_only_a_whole_run_is_for_the_documents() -> None:
+    wholes = {
+        arguments: command.is_whole(command.parsed(arguments.split())) for arguments in ("", "--peers --rounds 3", "--only P4", "--tiny")
+    }
+    assert wholes == {"": True, "--peers --rounds 3": True, "--only P4": False, "--tiny": False}
 
 
 def test_a_contestant_that_fails_is_noted_and_the_rest_goes_on(tmp_path: Path) -> None:

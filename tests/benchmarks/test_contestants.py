@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from benchmarks import flushes, killing, rounds
 from benchmarks.engine import commit_rule, proof
 from benchmarks.engine.tasks import commit
 from benchmarks.goals import GOALS, TITLES
-from benchmarks.peers import environments
+from benchmarks.peers import environments, installed
 from benchmarks.reading import TINY, Reading, Sizes, parse, require
 from benchmarks.record import ENGINE, LIMITS
 
@@ -85,7 +86,7 @@ def test_a_rival_that_does_finished_steps_again_is_found_out(tmp_path: Path) -> 
     for name, forgetful in (("good", False), ("bad", True)):
         (tmp_path / name).mkdir()
         if forgetful:
-            with pytest.raises(RuntimeError, match="steps that ran"):
+            with pytest.raises(RuntimeError, match="steps after the kill"):
                 killing.after_kill(tmp_path / name, TINY, lambda: _Steps(tmp_path / "bad", forgetful=True))
         else:
             readings = killing.after_kill(tmp_path / name, TINY, lambda: _Steps(tmp_path / "good", forgetful=False))
@@ -160,6 +161,17 @@ def test_environments_of_rivals_are_made_once_and_hold_what_is_counted(monkeypat
     assert note["room_bytes"] > 200
     assert environments.versions()["@restatedev/restate-server"] == "3.0"
     assert environments.versions()["dbos"] == "1.0"
+
+
+@pytest.mark.slow  # starts interpreters
+def test_the_footprint_of_a_rival_is_that_of_its_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / installed.NOTE).write_text('{"packages": 3, "room_bytes": 5000000}', "utf-8")
+    command = [sys.executable, "-c", "print(2, flush=True); input()"]
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    readings = installed.footprint("json", [command], "not durable")
+    assert {goal.name for goal in GOALS if goal.group == "P12"} == readings.keys()
+    assert (readings["packages"].value, readings["room on disk"].value) == (3, 5)
+    assert 1 < readings["idle memory"].value < 100
 
 
 def test_the_programs_of_rivals_measure_what_is_asked_of_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
