@@ -77,7 +77,7 @@ CHAIN = 10
 """Tasks of a chain in P2."""
 TINY = Sizes(
     calls=3, chains=2, crowd=20, rival_crowd=20, array_mb=1, copies=2, huge_mb=2,
-    steps=6, killed_at=2, step_s=0.05, starts=1, growth=(5, 20), rule=(60, 240),
+    steps=6, killed_at=2, step_s=0.05, starts=1, growth=(5, 20), rule=(220, 440),
 )  # fmt: skip
 
 Measure = Callable[[Path, Sizes], Readings]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
-import itertools
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -32,23 +31,28 @@ WIDTH = 50
 LATE = 40
 """So many saves are under way when the oldest becomes durable."""
 _SOMEWHERE = Stored(1, b"")
+_SAVED = Annotations(can_rollback=True)
 _KINDS = (
-    Annotations(checkpoint=Checkpoint.ASYNC, can_rollback=True),  # drawn and saved
-    Annotations(checkpoint=Checkpoint.NONE, deterministic=True, can_rollback=True),  # made again if need be
+    Annotations(checkpoint=Checkpoint.NONE, can_rollback=True),  # drawn anew whenever it runs: settled by those who read it
+    _SAVED,
+    Annotations(checkpoint=Checkpoint.NONE, can_rollback=True, deterministic=True),
     Annotations(),  # committing: has to ask
 )
 
 
 def layers(count: int) -> Graph:
-    """Layers of tasks that each read two of the layer above; a third of each layer are committing tasks."""
+    """Layers of tasks that each read two of the layer above, all of one kind; the kinds take turns. ``count`` tasks, the root included."""
     chance = random.Random(15)
-    rows = [[f"t{first + i}" for i in range(min(WIDTH, count - 1 - first))] for first in range(0, count - 1, WIDTH)]
-    specs = [TaskSpec(name, annotations=_KINDS[i % 3]) for i, name in enumerate(rows[0])]
-    for above, row in itertools.pairwise(rows):
-        specs += [TaskSpec(name, reads=tuple(sorted(chance.sample(above, 2))), annotations=_KINDS[i % 3]) for i, name in enumerate(row)]
+    specs: list[TaskSpec] = []
+    above: list[str] = []
+    for number, first in enumerate(range(0, count - 1, WIDTH)):
+        names = [f"t{at}" for at in range(first, min(first + WIDTH, count - 1))]
+        shift = chance.randrange(1, WIDTH)
+        reads = [(above[i], above[(i + shift) % WIDTH]) if above else () for i in range(len(names))]
+        specs += [TaskSpec(name, reads=pair, annotations=_KINDS[number % 4]) for name, pair in zip(names, reads, strict=True)]
+        above = names
     read = {name for spec in specs for name in spec.reads}
-    ends = tuple(spec.id for spec in specs if spec.id not in read)
-    return Graph((*specs, TaskSpec("root", reads=ends)), "root")
+    return Graph((*specs, TaskSpec("root", reads=tuple(spec.id for spec in specs if spec.id not in read), annotations=_SAVED)), "root")
 
 
 def drive(graph: Graph) -> int:
