@@ -25,7 +25,7 @@ class Life(Protocol):
         """Wait for its result. Raises if that is not as it should be."""
 
     def close(self) -> None:
-        """After the end: stop what still runs."""
+        """Stop what still runs, if anything does."""
 
 
 class ProcessLife:
@@ -42,7 +42,8 @@ class ProcessLife:
         require(self._process.wait(LIMIT_S), 0, "exit code")
 
     def close(self) -> None:
-        pass
+        if self._process.poll() is None:
+            self.kill()
 
 
 def mark(folder: Path, number: int) -> None:
@@ -70,9 +71,11 @@ def after_kill(folder: Path, sizes: Sizes, begin: Callable[[], Life]) -> Reading
     before = marks(folder)
     start = time.perf_counter()
     life = begin()
-    life.finish()
-    taken = time.perf_counter() - start
-    life.close()
+    try:
+        life.finish()
+        taken = time.perf_counter() - start
+    finally:
+        life.close()
     require(before, list(range(1, len(before) + 1)), "steps before the kill")
     again = marks(folder)[len(before) :]
     require(again, list(range(len(before) + (again[0] > len(before)), sizes.steps + 1)), "steps after the kill")

@@ -189,8 +189,12 @@ class RestateLife:
         self._order = {"folder": str(folder), "steps": str(sizes.steps), "step_s": str(sizes.step_s)}
         self._steps = sizes.steps
         if not again:
-            self._restate.register()
-            _post(self._restate.ingress, "/bench/slow_chain/send", self._order, {"idempotency-key": "chain"})
+            try:
+                self._restate.register()
+                _post(self._restate.ingress, "/bench/slow_chain/send", self._order, {"idempotency-key": "chain"})
+            except BaseException:
+                self.kill()
+                raise
 
     def kill(self) -> None:
         self._restate.kill()
