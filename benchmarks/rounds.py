@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -46,6 +47,11 @@ class Contestant:
 def environment() -> dict[str, str]:
     """Of contestants: this repository's modules come first."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+
+
+def without_folders(text: str) -> str:
+    """What is recorded names no folder of this machine."""
+    return re.sub(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+", "", text)
 
 
 def _end_of(text: str) -> str:
@@ -112,7 +118,7 @@ def _attempt(table: Table, number: int, contestant: Contestant, group: str, meas
         try:
             table.add(number, contestant.name, group, measure(Path(folder)))
         except (RuntimeError, ValueError, OSError, subprocess.SubprocessError) as error:
-            table.failures.append(f"{group}, {contestant.name}, round {number + 1}: {error}")
+            table.failures.append(f"{group}, {contestant.name}, round {number + 1}: {without_folders(str(error))}")
 
 
 def _count_flushes(table: Table, contestants: Sequence[Contestant], scratch: Path, say: Callable[[str], None]) -> None:

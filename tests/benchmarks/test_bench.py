@@ -202,6 +202,11 @@ def test_a_contestant_that_fails_is_noted_and_the_rest_goes_on(tmp_path: Path) -
     assert "P2, bad, round 1: exit code 1: out of luck" in table.failures
 
 
+def test_what_is_recorded_names_no_folder_of_the_machine() -> None:
+    said = "File \"/a/b.c/d.py\", line 3 / '/x/y-z/bin/python' gave 3/4 at http://here/it --scratch /a/b/c"
+    assert rounds.without_folders(said) == "File \"d.py\", line 3 / 'python' gave 3/4 at http://here/it --scratch c"
+
+
 def test_minutes_of_growth_are_for_the_first_round(tmp_path: Path) -> None:
     told = (
         """import json, sys; growth = json.loads(sys.argv[-1])["growth"]; print(json.dumps({f"{n}": [1, "", "durable"] for n in growth}))"""
