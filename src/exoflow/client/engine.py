@@ -267,6 +267,8 @@ class Engine:
                 raise self._loop.committer.broken
             self._owner.start()
             run = load(self.store, head, head.epoch + 1, self._threads, checked=self.settings.check_invariants)
+            if run.machine.state.status.ended != resumed:  # what its owner wrote last has arrived just now
+                return None
             answers = tuple(decide_doubt(run, task, verdict) for task, verdict in (outcomes or {}).items())
             if cancel is not None:
                 decide_cancel(run, cancel)
@@ -324,7 +326,7 @@ class Engine:
             values = Values(self.store, name)
             if saved is not None:
                 values.saved[outcome.task] = saved
-            future.set_result(result_of(values, outcome.task))
+            future.set_result(result_of(values, outcome.task, head))
         else:
             future.set_exception(failure_of(name, outcome))
         return future
@@ -412,7 +414,7 @@ class Engine:
             if isinstance(record, journal.OutputSaved) and record.task == task and record.growth is None:
                 values = Values(self.store, name)
                 values.saved[task] = Saved(record.stored, entry.seq, entry.payload)
-                return result_of(values, task)
+                return result_of(values, task, head)
         raise TaskNotFoundError(workflow_id=name, what="saved output of", task=task, hint="; see exoflow show")
 
     def get_metadata(self, name: str) -> WorkflowReport:

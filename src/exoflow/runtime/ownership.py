@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from exoflow.codec import digest
-from exoflow.errors import EnvironmentFault, ExoflowError
+from exoflow.errors import ClosedError, EnvironmentFault, ExoflowError
 from exoflow.runtime.clock import Clock
 from exoflow.runtime.host import Host
 from exoflow.runtime.threads import Thread, Threads
@@ -93,13 +93,16 @@ class Owner(Observer):
         self._stop = threads.signal()
         self._thread: Thread | None = None
         self._starting = threads.lock()
+        self._gone = False
         self.lock = host.enter(self.id, store)
 
     def start(self) -> None:
-        """Show life from now on (before the first workflow is owned)."""
+        """Show life from now on (before the first workflow is owned). Raises ClosedError after ``leave``."""
         if not self._store.durable or self._thread is not None:
             return
         with self._starting:
+            if self._gone:
+                raise ClosedError(what="the engine")
             if self._thread is None:
                 self._clear_up()
                 self._store.beat(self._row())
@@ -152,6 +155,8 @@ class Owner(Observer):
 
     def leave(self) -> None:
         """Be dead. Call it when no workflow is driven and no task runs any more."""
+        with self._starting:  # another thread may be about to show the first sign of life
+            self._gone = True
         try:
             if self._thread is not None:
                 self._store.beat(None, owner=self.id)

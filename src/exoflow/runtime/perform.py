@@ -33,6 +33,7 @@ from exoflow.errors import (
     WorkflowCancelledError,
     WorkflowFailed,
     WorkflowInDoubtError,
+    WorkflowNotFoundError,
     named,
 )
 from exoflow.runtime.calls import arguments, undo_arguments
@@ -482,11 +483,15 @@ def announce(loop: Loop, run: Run, command: cmd.Announce) -> None:
         run.future.set_exception(error)
 
 
-def result_of(values: Values, task: str) -> Any:
-    """The output of a task of a workflow that has ended. Raises CheckpointCorruptError, PayloadUnreadableError."""
+def result_of(values: Values, task: str, head: Head | None = None) -> Any:
+    """The output of a task of a workflow that has ended. Raises CheckpointCorruptError, PayloadUnreadableError; WorkflowNotFoundError if
+    the workflow of this ``head`` has been deleted meanwhile."""
     try:
         return values.load(task)
     except (Spoiled, KeyError) as error:
+        now = values.store.head(values.workflow_id) if head is not None else None
+        if head is not None and (now is None or birth_of(now.epoch) != birth_of(head.epoch)):
+            raise WorkflowNotFoundError(workflow_id=values.workflow_id, store=values.store.url) from None
         why = "somebody may have been told it already"
         raise CheckpointCorruptError(workflow_id=values.workflow_id, task=task, what=values.store.url, why=why) from error
 
