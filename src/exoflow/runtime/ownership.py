@@ -93,7 +93,7 @@ class Owner(Observer):
         self._stop = threads.signal()
         self._thread: Thread | None = None
         self._starting = threads.lock()
-        self._gone = False
+        self._shown = self._gone = False
         self.lock = host.enter(self.id, store)
 
     def start(self) -> None:
@@ -105,6 +105,7 @@ class Owner(Observer):
                 raise ClosedError(what="the engine")
             if self._thread is None:
                 self._clear_up()
+                self._shown = True  # even if the answer is an error
                 self._store.beat(self._row())
                 self._thread = self._threads.start("heartbeat", self._run)
 
@@ -158,7 +159,7 @@ class Owner(Observer):
         with self._starting:  # another thread may be about to show the first sign of life
             self._gone = True
         try:
-            if self._thread is not None:
+            if self._shown:
                 self._store.beat(None, owner=self.id)
         except ExoflowError:
             return  # the row stays; whoever looks finds the lock free

@@ -82,6 +82,7 @@ class Slot:
         while ((complaint := self._left_behind(engine)) or _is_busy(engine)) and patience:  # whoever is at it comes to an end
             scheduler.park(0.05)
             patience -= 1
+        scheduler.park(0.05)  # and then gives up the engine's row
         if complaint:
             simulation.violated("I9", "", complaint)
         self.left_owner = self.owner if simulation.calm and not _is_busy(engine) else ""
