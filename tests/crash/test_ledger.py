@@ -223,3 +223,10 @@ def test_the_story_tells_all_of_it() -> None:
     text = book(applied("a", key="abcdefghij", inputs="12345678", seen={"d": 1}, draw=5, again=True), undone("a", 1)).story()
     for part in ("a (epoch 0, attempt 1) apply seat", "key=abcdefgh", "draw=5", "saw {'d': 1}", "nothing happened", "took back 1"):
         assert part in text
+
+
+def test_what_was_committed_stays_when_a_workflow_is_cancelled_with_rollback() -> None:
+    story = book(applied("a", draw=1), applied("b", key="k", seen={"a": 1}), undone("a", 1))
+    (found,) = story.violations()
+    assert "was undone at 3 while" in found
+    assert story.violations(cancelled=True) == []

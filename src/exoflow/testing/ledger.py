@@ -517,10 +517,11 @@ class Book:
             counted[entry.what] = counted.get(entry.what, 0) + 1
         return counted
 
-    def violations(self, *results: Any) -> list[str]:
-        """What contradicts exactly-once, one line each. ``results`` are what the caller got: they must agree with the effects."""
+    def violations(self, *results: Any, cancelled: bool = False) -> list[str]:
+        """What contradicts exactly-once, one line each. ``results`` are what the caller got: they must agree with the effects. If the
+        workflow was ``cancelled`` with rollback, what was committed stays, whatever it was built on."""
         found = [f"{entry.task} (entry {entry.number}): {entry.what}" for entry in self.entries if entry.op == "torn"]
-        return [*found, *self._misapplied(), *self._misundone(), *self._disagreements(*results)]
+        return [*found, *self._misapplied(), *self._misundone(cancelled=cancelled), *self._disagreements(*results)]
 
     def _misapplied(self) -> Iterator[str]:
         """An effect without a key must not happen while it stands; one with a key must always have the same key and inputs."""
@@ -541,7 +542,7 @@ class Book:
                 elif (first.inputs, first.seen) != (entry.inputs, entry.seen):
                     yield f"'{entry.what}' of {entry.task} came with one key and two inputs, at {first.number} and {entry.number}"
 
-    def _misundone(self) -> Iterator[str]:
+    def _misundone(self, *, cancelled: bool) -> Iterator[str]:
         """A rollback gets what its task got, and comes after those of everything that has seen the task's draw."""
         up: dict[int, Entry] = {}
         for entry in self.entries:
@@ -556,7 +557,7 @@ class Book:
                 if effect.draw == _DETERMINISTIC:
                     continue  # it may be made again, the same
                 for other in up.values():
-                    if other.seen.get(effect.task) == effect.draw:
+                    if other.seen.get(effect.task) == effect.draw and not (cancelled and other.key):
                         yield f"{entry.task} was undone at {entry.number} while '{other.what}' of {other.task}, which saw it, stood"
 
     def _disagreements(self, *results: Any) -> Iterator[str]:

@@ -338,7 +338,8 @@ def _judged(
     books: dict[str, Book], told: dict[str, str], results: dict[str, Any], deleted: set[str], known: Known, refused: dict[str, Exception]
 ) -> Iterator[str]:
     for name, book in books.items():
-        yield from (f"{name}: {line}" for line in book.violations(*([results[name]] if name in results else [])))
+        result = [results[name]] if name in results else []
+        yield from (f"{name}: {line}" for line in book.violations(*result, cancelled=told.get(name) == "cancelled"))
         if not (name in told or name in deleted or name in refused or "" in refused) and book.effects():
             yield f"{name} had external outputs, and is not there"
     for name in results:
