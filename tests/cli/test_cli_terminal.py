@@ -238,7 +238,7 @@ def test_why_a_task_is_held_back_is_shown(exo: Any) -> None:
     )
     terminal = Terminal(exo, "run", "held:dag")
     terminal.until("1 held")
-    terminal.until("the commit rule needs stable(draw)")
+    terminal.until("the commit rule needs recoverable(draw)")
     exo.open_gate()
     assert terminal.ended() == 0
 

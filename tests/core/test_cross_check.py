@@ -80,6 +80,7 @@ def test_a_rule_that_allows_everything_is_found(monkeypatch: pytest.MonkeyPatch)
 def test_a_rule_that_wants_everything_saved_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slow: hundreds of workflows."""
     monkeypatch.setattr(stability.Blocked, "is_bad", lambda self, root: not self.task.durable)
+    monkeypatch.setattr(stability, "_is_plain", lambda prop, task: False)
     counts = of_two_tasks().counts
     assert counts["committing: held back without need"] > 0
     assert counts["refused without need"] > 0

@@ -16,7 +16,7 @@ from exoflow.core.readiness import GATE
 from exoflow.core.spec.annotations import Checkpoint
 from exoflow.core.spec.graph import Graph, TaskSpec
 from exoflow.core.spec.ids import UNEXECUTED
-from exoflow.core.stability import Prop, Stability, inputs
+from exoflow.core.stability import Prop, Stability, inputs, position
 from exoflow.core.state import State, Task
 
 _TRIALS_MAX = 2_000_000
@@ -240,7 +240,8 @@ def _findings(facts: _Facts) -> list[Finding]:
 def _culprit(stuck: Task) -> Task:
     """The nearest unsaved nondeterministic task among the ancestors of ``stuck``, on the side of the input that is not good."""
     gate = GATE[stuck.kind]
-    first = inputs(gate, stuck)[stuck.asked :]
+    prop, at = position(gate, stuck)
+    first = inputs(prop, stuck)[at:]
     frontier, seen = deque(first), set(first)
     while frontier:
         task = frontier.popleft()

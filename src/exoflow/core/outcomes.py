@@ -69,7 +69,8 @@ def executed(state: State, task: Task, stored: Stored | None, graph: Graph | Non
     elif not task.read_when_saved:
         demand.became_usable(state, task)
     demand.release(state, task)
-    state.stability.touch(task)
+    if not first or task.deterministic or task.saving is not Saving.APPENDED:  # or else nothing follows before its record is durable
+        state.stability.touch(task)
     state.agenda.append(task)
 
 

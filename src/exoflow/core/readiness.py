@@ -124,6 +124,8 @@ def in_doubt(state: State, task: Task) -> None:
 
 def _press(state: State, held: Task, gate: Prop) -> None:
     """If ``held`` waits for a checkpoint that will never land, because the output was lost before, have that output made again."""
+    if not state.lossy:
+        return
     for blocked in state.stability.blame_path(gate, held):
         if blocked.wants_save and blocked.task.checkpoint_lost:
             demand.want(state, blocked.task)

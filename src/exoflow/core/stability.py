@@ -14,6 +14,11 @@ improve. A proposition that is not good is *hung* on the next one of the path to
 it looks again, from where it had got to: scanning resumes behind the edges that are already good. This makes the cost of a whole run
 proportional to the edges (in the shapes that occur), where evaluating from scratch before each commit would be quadratic.
 
+Most answers take no search. What follows from what is known already is *plainly* good. A task that has not run is not settled, and so
+neither is what it reads unless that is saved; so STABLE inputs of such a task are RECOVERABLE, and it is asked for that first: the reason
+for a no is then always a save that has not landed. And where a version is neither saved nor would be made again alike, it is stable if and
+only if it is settled (its consumers are stable only if it is), so STABLE stands for both.
+
 After a loss, a withdrawal or a spoiled checkpoint, ``reset`` forgets everything; those are rare.
 """
 
@@ -21,7 +26,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from exoflow.core.spec.ids import UNEXECUTED
 
@@ -43,58 +48,69 @@ _SLOT = ("s_prop", "n_prop", "r_prop")
 class Blocked:
     """A proposition that is not (yet) known to be good. ``blame`` is what it hangs on, None if it is bad by itself."""
 
-    __slots__ = ("blame", "cursor", "doubtful", "hung", "index", "is_open", "low", "prop", "search", "task", "waiters")
+    __slots__ = ("blame", "cursor", "doubtful", "hung", "index", "is_open", "low", "prop", "task", "waiters")
 
     def __init__(self, prop: Prop, task: Task) -> None:
         self.prop, self.task = prop, task
         self.cursor = 0  # all edges before it are good
         self.doubtful = -1  # first edge that was passed in this search although not known to be good; -1: none
         self.blame: Blocked | None = None
-        self.hung: dict[Blocked, None] = {}
+        self.hung: list[Blocked] = []  # whose blame is this, or was
         self.waiters: list[Task] = []
         self.is_open = False
         self.index = self.low = 0
-        self.search = 0  # the last search in which it was found to hang on something open
-
-    def set_blame(self, blame: Blocked | None) -> None:
-        if self.blame is not None:
-            self.blame.hung.pop(self, None)
-        self.blame = blame
-        if blame is not None:
-            blame.hung[self] = None
 
     @property
     def wants_save(self) -> bool:
         """Whether it would be good if the task were saved."""
-        return self.prop is not Prop.STABLE or self.task.grew
+        task = self.task
+        return self.prop is not Prop.STABLE or task.grew or (not task.deterministic and self.cursor < len(task.readers) + len(task.before))
 
     def is_bad(self, root: Task | None) -> bool:
         """It does not hold, whatever the other propositions say."""
         task = self.task
-        if self.prop is Prop.SETTLED:
-            return not task.durable and (task is root or task.grew or not (task.readers or task.before))
         if task.version == UNEXECUTED or task.condemned:
             return True
-        if task.grew and not task.durable:  # nothing of a sub-workflow has effects before it is sure to be found again
+        if task.durable:
+            return False
+        if task.grew:  # nothing of a sub-workflow has effects before it is sure to be found again
             return True
-        return self.prop is Prop.RECOVERABLE and not task.durable and not task.deterministic
+        if self.prop is Prop.RECOVERABLE:
+            return not task.deterministic
+        if self.prop is Prop.STABLE and task.deterministic:
+            return False
+        return task is root or not (task.readers or task.before)
 
     def edge(self) -> tuple[Prop, Task] | None:
-        """The conjunct at the cursor; None behind the last."""
-        task, at = self.task, self.cursor
-        if self.prop is Prop.SETTLED:
-            position, readers = at >> 1, task.readers
-            if task.durable or position >= len(readers) + len(task.before):
-                return None
-            down = readers[position] if position < len(readers) else task.before[position - len(readers)]
-            return (Prop.SETTLED if at & 1 else Prop.STABLE), down
-        ups = inputs(self.prop, task)
-        if self.prop is Prop.RECOVERABLE and task.durable:  # but it takes the shape that it belongs to, to find it again
-            ups = ups[:1] if task.parent is not None else ()
-        if at < len(ups):
-            return self.prop, ups[at]
-        if at == len(ups) and self.prop is Prop.STABLE and not task.deterministic and not task.durable:
-            return Prop.SETTLED, task
+        """The first conjunct that is not known to be good, from the cursor on, which goes there; None if there is none. Consumers come
+        first: more often than inputs they have not even run."""
+        task, at, prop = self.task, self.cursor, self.prop
+        first = 0
+        if prop is Prop.SETTLED or (prop is Prop.STABLE and not task.deterministic):
+            readers, before = task.readers, task.before
+            split = len(readers)
+            first = split + len(before)
+            if task.durable:
+                at = max(at, first)
+            while at < first:
+                down = readers[at] if at < split else before[at - split]
+                wanted = _as_consumer(down)
+                if getattr(down, _SLOT[wanted]) is not True:
+                    self.cursor = at
+                    return wanted, down
+                at += 1
+        if prop is not Prop.SETTLED:
+            slot, ups = _SLOT[prop], inputs(prop, task)
+            if prop is Prop.RECOVERABLE and task.durable:  # but it takes the shape that it belongs to, to find it again
+                ups = ups[:1] if task.parent is not None else ()
+            last = first + len(ups)
+            while at < last:
+                up = ups[at - first]
+                if getattr(up, slot) is not True:
+                    self.cursor = at
+                    return prop, up
+                at += 1
+        self.cursor = at
         return None
 
 
@@ -103,23 +119,52 @@ def inputs(prop: Prop, task: Task) -> tuple[Task, ...]:
     return task.reads if prop is Prop.RECOVERABLE else task.ups
 
 
+def _as_consumer(task: Task) -> Prop:
+    """What says that ``task`` is STABLE and SETTLED: if it is saved, the former is enough; a stable one that is settled by others is
+    settled by something stable downstream, and so is stable itself."""
+    return Prop.SETTLED if task.deterministic and not task.durable else Prop.STABLE
+
+
+def _is_plain(prop: Prop, task: Task) -> bool:
+    """Whether ``prop`` holds by what is known already."""
+    if task.version == UNEXECUTED or task.condemned:
+        return False
+    if prop is Prop.RECOVERABLE:
+        if task.durable:
+            return task.parent is None or task.parent.r_prop is True
+        return task.deterministic and not task.grew and all(up.r_prop is True for up in task.reads)
+    if not task.durable and (prop is Prop.SETTLED or task.grew or not task.deterministic):
+        return False
+    return all(up.s_prop is True for up in task.ups)
+
+
+def position(gate: Prop, task: Task) -> tuple[Prop, int]:
+    """Which of its inputs ``ask`` has to look at next, and what must hold for that one."""
+    if gate is not Prop.STABLE:
+        return gate, task.asked
+    behind = task.asked - len(task.reads)
+    return (Prop.STABLE, behind) if behind >= 0 else (Prop.RECOVERABLE, task.asked)
+
+
 class Stability:
     """The propositions of one workflow. ``ask`` answers and remembers who asked; ``touch`` wakes them when the answer changes."""
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._searches = 0
 
-    def ask(self, prop: Prop, task: Task) -> bool:
-        """Whether ``prop`` holds for every input of ``task``. If not, the task is put on the agenda when that may have changed."""
-        slot = _SLOT[prop]
+    def ask(self, gate: Prop, task: Task) -> bool:
+        """Whether ``gate`` holds for every input of ``task``. If not, the task is put on the agenda when that may have changed."""
+        if gate is not Prop.STABLE:
+            return self._ask(gate, task, 0)
+        if task.version == UNEXECUTED and not self._ask(Prop.RECOVERABLE, task, 0):
+            return False
+        task.asked = max(task.asked, len(task.reads))
+        return self._ask(gate, task, len(task.reads))
+
+    def _ask(self, prop: Prop, task: Task, first: int) -> bool:
         ups = inputs(prop, task)
-        while task.asked < len(ups):
-            up = ups[task.asked]
-            known = getattr(up, slot)
-            if known is None:
-                self._work([Blocked(prop, up)])
-                known = getattr(up, slot)
+        while task.asked - first < len(ups):
+            known = self._find(prop, ups[task.asked - first])
             if known is not True:
                 known.waiters.append(task)
                 return False
@@ -129,15 +174,35 @@ class Stability:
     def holds(self, prop: Prop, tasks: Iterable[Task]) -> bool:
         """Whether ``prop`` holds for all of ``tasks`` now."""
         for task in tasks:
-            if getattr(task, _SLOT[prop]) is None:
-                self._work([Blocked(prop, task)])
-            if getattr(task, _SLOT[prop]) is not True:
+            if prop is Prop.SETTLED and task.durable:
+                continue
+            if self._find(_as_consumer(task) if prop is Prop.SETTLED else prop, task) is not True:
                 return False
         return True
 
+    def _find(self, prop: Prop, task: Task) -> Literal[True] | Blocked:
+        """Whether ``prop`` of ``task`` holds, or what is in its way."""
+        slot = _SLOT[prop]
+        known: Literal[True] | Blocked | None = getattr(task, slot)
+        if known is not None:
+            return known
+        if _is_plain(prop, task):
+            setattr(task, slot, True)
+            return True
+        self._work([Blocked(prop, task)])
+        found: Literal[True] | Blocked = getattr(task, slot)
+        return found
+
     def touch(self, task: Task) -> None:
         """Facts about ``task`` (executed, durable, its neighbours) have improved."""
-        work = [known for slot in _SLOT if isinstance(known := getattr(task, slot), Blocked)]
+        work = []
+        for slot in _SLOT:
+            known = getattr(task, slot)
+            if known is not None and known is not True:
+                if known.hung or known.waiters:
+                    work.append(known)
+                else:  # nobody waits for the answer: it is found when somebody asks
+                    setattr(task, slot, None)
         if work:
             self._work(work)
 
@@ -158,10 +223,11 @@ class Stability:
             if task.phase is Phase.HELD:
                 self._state.agenda.append(task)
 
-    def blame_path(self, prop: Prop, task: Task) -> Iterator[Blocked]:
-        """Why ``ask(prop, task)`` was last answered no: the chain of propositions from the input to what is bad."""
+    def blame_path(self, gate: Prop, task: Task) -> Iterator[Blocked]:
+        """Why ``ask(gate, task)`` was last answered no: the chain of propositions from the input to what is bad."""
+        prop, at = position(gate, task)
         ups = inputs(prop, task)
-        known = getattr(ups[task.asked], _SLOT[prop]) if task.asked < len(ups) else None
+        known = getattr(ups[at], _SLOT[prop]) if at < len(ups) else None
         while isinstance(known, Blocked):
             yield known
             known = known.blame
@@ -175,8 +241,9 @@ class Stability:
             here = stack.pop()
             if any(waiter.is_held for waiter in here.waiters):
                 return True
-            stack += here.hung.keys() - seen
-            seen.update(here.hung)
+            above = {each for each in here.hung if each.blame is here} - seen
+            stack += above
+            seen |= above
         return False
 
     # --- the search ----------------------------------------------------------------------------------------------------------
@@ -189,34 +256,40 @@ class Stability:
 
     def _search(self, top: Blocked, freed: list[Blocked]) -> None:
         """Find out about ``top``. What hung on a proposition that turns out good is added to ``freed``."""
-        top.set_blame(None)
-        self._searches += 1
+        top.blame = None
+        root = self._state.root
         path: list[Blocked] = []
         component: list[Blocked] = []
-        self._open(top, path, component)
-        while path:
+        walked: set[Blocked] = set()
+        following: Blocked | None = top
+        while True:
+            if following is not None:
+                self._open(following, path, component)
+                if following.is_bad(root):
+                    self._hang(path, component, None)
+                    return
+            following = None
             here = path[-1]
-            if here.is_bad(self._state.root):
-                self._hang(path, component, None)
-                return
             edge = here.edge()
             if edge is None:
                 path.pop()
                 if here.low == here.index:
                     self._close(here, component, freed)
-                if path:
-                    self._pass(path[-1], here)
+                if not path:
+                    return
+                self._pass(path[-1], here)
                 continue
             prop, task = edge
             known = getattr(task, _SLOT[prop])
-            if known is True:
-                here.cursor += 1
-            elif known is None:
-                self._open(Blocked(prop, task), path, component)
+            if known is None:
+                if _is_plain(prop, task):
+                    setattr(task, _SLOT[prop], True)
+                else:
+                    following = Blocked(prop, task)
             elif known.is_open:
                 self._pass(here, known)
-            elif self._ends_open(known):  # it hangs on what is being looked at: look into it too
-                self._open(known, path, component)
+            elif top.hung and _ends_open(known, walked):  # it hangs on what is being looked at: look into it too
+                following = known
             else:
                 self._hang(path, component, known)
                 return
@@ -242,24 +315,28 @@ class Stability:
         while True:
             good = component.pop()
             good.is_open = False
+            good.blame = None
             setattr(good.task, _SLOT[good.prop], True)
-            good.set_blame(None)
-            freed.extend(hung for hung in good.hung if not hung.is_open)
-            self._state.agenda.extend(good.waiters)
+            if good.hung:
+                freed.extend(hung for hung in good.hung if hung.blame is good and not hung.is_open)
+            if good.waiters:
+                self._state.agenda.extend(good.waiters)
             if good is here:
                 return
 
     def _hang(self, path: list[Blocked], component: list[Blocked], culprit: Blocked | None) -> None:
         """The end of ``path`` is bad (or blocked by ``culprit``), and so is all of the path."""
-        known = culprit
         for below in reversed(path):
-            below.set_blame(culprit)
+            below.blame = culprit
+            if culprit is not None:
+                culprit.hung.append(below)
             culprit = below
-        while culprit is not None and (culprit is not known or self._state.lossy):
-            if culprit.wants_save and culprit.task.checkpoint_lost:
-                culprit.task.pressed = True
-                self._state.agenda.append(culprit.task)
-            culprit = culprit.blame
+        if self._state.lossy:
+            while culprit is not None:
+                if culprit.wants_save and culprit.task.checkpoint_lost:
+                    culprit.task.pressed = True
+                    self._state.agenda.append(culprit.task)
+                culprit = culprit.blame
         on_path = set(path)
         for open_ in component:
             open_.is_open = False
@@ -268,15 +345,16 @@ class Stability:
             if open_ not in on_path and open_.blame is None:  # met in this search and undecided: nothing is known of it
                 setattr(open_.task, _SLOT[open_.prop], None)
 
-    def _ends_open(self, known: Blocked) -> bool:
-        """Whether ``known`` hangs on what is being looked at. What was found to is remembered, so that a search walks each blame once."""
-        walked = []
-        here: Blocked | None = known
-        while here is not None and not here.is_open and here.search != self._searches:
-            walked.append(here)
-            here = here.blame
-        if here is None:
-            return False
-        for each in walked:
-            each.search = self._searches
-        return True
+
+def _ends_open(known: Blocked, walked: set[Blocked]) -> bool:
+    """Whether ``known`` hangs on what is being looked at. What was found to is remembered in ``walked``, so that a search walks each blame
+    once."""
+    way = []
+    here: Blocked | None = known
+    while here is not None and not here.is_open and here not in walked:
+        way.append(here)
+        here = here.blame
+    if here is None:
+        return False
+    walked.update(way)
+    return True
