@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 
@@ -16,6 +18,7 @@ from tests.api import plant
 from tests.api.damage import blobs, change_file, change_payload
 from tests.api.plant import mark
 from tests.api.scene import PATIENCE_S
+from tests.patience import until
 
 np = pytest.importorskip("numpy")
 
@@ -345,7 +348,30 @@ def test_what_a_crash_between_saving_and_recording_leaves_is_collected(url, tmp_
     assert blobs(url) == []
 
 
-# --- held once ---
+# --- held once, and no longer than needed ---
+
+
+@task(checkpoint="sync")
+def makes_and_lets_go():
+    array = np.ones(SIZE // 8)
+    seen["freed"] = weakref.ref(array)
+    return array
+
+
+@task
+def adds_and_lets_go(array):
+    return float(array.sum())
+
+
+def test_a_saved_output_is_freed_with_its_last_reader_and_not_by_the_collector_of_garbage(engine):
+    """Which looks at objects, not at gigabytes, and so may be late."""
+    gc.disable()
+    try:
+        assert engine.run(adds_and_lets_go.bind(makes_and_lets_go.bind())) == SIZE / 8
+        until(lambda: seen["freed"]() is None)
+    finally:
+        gc.enable()
+
 
 WEIGHS = """
 import os, resource, sys

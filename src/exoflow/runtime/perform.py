@@ -137,31 +137,26 @@ def _answered(loop: Loop, run: Run, ticket: int, verdict: Verdict | ExoflowError
 
 def save(loop: Loop, run: Run, command: cmd.Save) -> None:
     """Encode an output, flush its bytes if it is large; on a thread of the saver, while other tasks run."""
-    value = run.values.raw(command.task)
-    call = run.calls[command.task]
     audit = run.machine.state.tasks[command.task].deterministic
+    loop.beside(partial(_save, loop, run, command, run.values.raw(command.task), run.calls[command.task], audit=audit))
 
-    def work() -> None:
-        event: ev.Event
-        try:
-            stored, payload = _to_bytes(loop, command.task, value, audit=audit)
-            run.payloads[command.task, command.attempt] = payload
-            event = ev.OutputStored(task=command.task, attempt=command.attempt, stored=stored)
-        except (codec.NotSerializable, PayloadTooLargeError) as error:
-            event = ev.OutputUnstorable(task=command.task, attempt=command.attempt, failure=_unsaveable(command.task, call, error))
-        except StorageFullError:  # until there is room again
-            loop.clock.call_later(_FULL_PAUSE_S, again)
-            return
-        except Exception as error:  # the store is gone, or a fault of ours
-            _give_up(loop, run, error)
-            return
-        loop.post(run, event)
 
-    def again() -> None:
-        if not run.closed:
-            loop.beside(work)
-
-    loop.beside(work)
+def _save(loop: Loop, run: Run, command: cmd.Save, value: Any, call: Call, *, audit: bool) -> None:
+    event: ev.Event
+    try:
+        stored, payload = _to_bytes(loop, command.task, value, audit=audit)
+        run.payloads[command.task, command.attempt] = payload
+        event = ev.OutputStored(task=command.task, attempt=command.attempt, stored=stored)
+    except (codec.NotSerializable, PayloadTooLargeError) as error:
+        event = ev.OutputUnstorable(task=command.task, attempt=command.attempt, failure=_unsaveable(command.task, call, error))
+    except StorageFullError:  # until there is room again
+        again = partial(_save, loop, run, command, value, call, audit=audit)
+        loop.clock.call_later(_FULL_PAUSE_S, lambda: None if run.closed else loop.beside(again))
+        return
+    except Exception as error:  # the store is gone, or a fault of ours
+        _give_up(loop, run, error)
+        return
+    loop.post(run, event)
 
 
 def _give_up(loop: Loop, run: Run, error: Exception, ended: Ended | None = None) -> None:
