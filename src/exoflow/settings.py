@@ -28,7 +28,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         payload_limit: bytes of the largest value that is accepted.
         tasks_max: tasks of one DAG.
         check_invariants: have the engine check itself after every event (slow; for tests and for finding faults).
-        check_inputs: have each task that changes an argument in place fail (slow; for tests). Those of worker processes get copies.
+        check_inputs: have each task that changes an argument in place fail (slow; for tests). Those of worker processes cannot.
         drain_s: seconds that close() lets running tasks finish.
     """
 

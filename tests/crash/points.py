@@ -157,8 +157,12 @@ BELONG = {
     "executors.process_pool._Station.stop.kill": "executors.process_pool._Worker.kill.killpg",
     "executors.process_pool._Worker._start.close": "executors.process_pool._cut.close",
     "worker.wire.Parcel.send.*": "wire.send",
-    "worker.wire._filled.*": "wire.send",
-    "worker.wire.Parcel.close.close": "wire.send",
+    "worker.shared.Block.*": "wire.send",
+    "worker.shared._filled.close": "wire.send",
+    "worker.shared._write_all.write": "wire.send",
+    "worker.shared._copied.close": "wire.receive",
+    "worker.shared._let_go.close": "wire.receive",
+    "worker.shared.opened.close": "wire.receive",
     "worker.wire.receive.close": "wire.receive",
     "worker.entrypoint._serve.*": "worker.wire.send",
 }
@@ -362,7 +366,7 @@ def _wrap_wire(guard: _Guard, side: str) -> None:
     send, receive = wire.Parcel.send, wire.receive
 
     def send_half(parcel: Any, sock: socket.socket) -> None:
-        if parcel._file is None:
+        if not parcel._files:
             with contextlib.suppress(OSError):
                 sock.sendall(parcel._data[: len(parcel._data) // 2])
 
@@ -370,7 +374,7 @@ def _wrap_wire(guard: _Guard, side: str) -> None:
         guard.around(f"{side}wire.send", lambda: send(self, sock), lambda: send_half(self, sock))
 
     wire.Parcel.send = sending  # type: ignore[method-assign]
-    wire.receive = lambda sock: guard.around(f"{side}wire.receive", lambda: receive(sock))
+    wire.receive = lambda sock, *ahead: guard.around(f"{side}wire.receive", lambda: receive(sock, *ahead))
 
 
 def _wrap_calls(guard: _Guard) -> None:

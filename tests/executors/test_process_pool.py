@@ -29,10 +29,11 @@ from exoflow.errors import ExecutorUnavailable
 from exoflow.executors import process_pool
 from exoflow.executors.process_pool import ProcessExecutor
 from exoflow.testing.executor_suite import PATIENCE_S, Gate, Ticket, hold, same, spin
-from exoflow.worker import wire
+from exoflow.worker import shared, wire
 from exoflow.worker.attempt import Died, InputsLost, LostInputs, Stopped, TaskCall
 from exoflow.worker.context import inside_worker
 from tests.executors.asking import failure, make_call, submit
+from tests.patience import until
 
 
 @pytest.fixture
@@ -259,6 +260,65 @@ def test_no_worker_outlives_the_engine(fifo, fork):
         engine.wait()
 
 
+KEEPS = """
+import os, sys, threading
+import numpy as np
+from exoflow.executors.process_pool import ProcessExecutor
+from exoflow.testing.executor_suite import same
+from tests.executors.asking import submit
+from tests.executors.test_process_pool import keep_and_wait
+executor = ProcessExecutor(2)
+made = submit(executor, np.ones, 5_000_000).value()
+back = submit(executor, same, made).value()
+for _ in range(2):
+    submit(executor, keep_and_wait, sys.argv[1], made, np.ones(1_000_000))
+threading.Event().wait()
+"""
+
+
+def keep_and_wait(fifo, *arrays):
+    global memories
+    memories = [np.ones(1_000_000), *arrays]
+    with Path(fifo).open("wb", buffering=0) as file:
+        file.write(b".")
+        signal.pause()
+
+
+def blocks_of(pid):
+    """Which blocks of shared memory a process has open or mapped."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+        open_ones = {
+            str(os.stat(f"/proc/{pid}/fd/{fd}").st_ino) for fd in os.listdir(f"/proc/{pid}/fd") if "memfd:exoflow" in link(fd, pid)
+        }
+    except OSError:  # it has ended, or is not ours
+        return set()
+    return open_ones | {line.split()[4] for line in lines if "memfd:exoflow" in line}
+
+
+def test_an_engine_that_is_killed_leaves_no_memory_behind(fifo):
+    """Neither under a name, for there is none, nor in any process."""
+    path, reader = fifo
+    named = set(os.listdir("/dev/shm"))
+    engine = subprocess.Popen([sys.executable, "-c", KEEPS, path], cwd=Path(__file__).parents[2], start_new_session=True)
+    try:
+        arrived = b""
+        while len(arrived) < 2:
+            arrived += read(reader)
+        processes = [engine.pid, *(child.pid for child in psutil.Process(engine.pid).children(recursive=True))]
+        blocks = set.union(*map(blocks_of, processes))
+        assert len(processes) == 3
+        assert len(blocks) >= 3
+        engine.kill()
+        assert read(reader) == b""
+    finally:
+        engine.kill()
+        engine.wait()
+    until(lambda: not any(map(psutil.pid_exists, processes)))
+    assert not blocks & set().union(*map(blocks_of, psutil.pids()))
+    assert not [name for name in set(os.listdir("/dev/shm")) - named if "exoflow" in name]
+
+
 def test_a_fork_of_the_engine_cannot_harm_its_workers(one, gate):
     ticket = submit(one, hold, gate.folder)
     gate.wait_for_arrival()
@@ -357,60 +417,152 @@ def clean_up_at_exit(path):
 
 
 def add_one(an_array):
-    an_array += 1
-    return an_array
+    return an_array + 1
 
 
 original_add_one = add_one
 
 
-def test_a_large_array_goes_and_comes_and_neither_side_sees_the_other_write(one):
-    sent = np.arange(12_500_000, dtype=np.int64)
+def add_one_in_place(an_array):
+    an_array += 1
+    return an_array
+
+
+def where(an_array):
+    return an_array.__array_interface__["data"][0]
+
+
+@pytest.mark.parametrize("size", [10, 12_500_000])
+def test_an_array_goes_and_comes_and_neither_side_can_write_to_it(one, size):
+    sent = np.arange(size, dtype=np.int64)
     back = submit(one, add_one, sent).value()
-    assert (back == np.arange(1, 12_500_001)).all()
+    assert (back == np.arange(1, size + 1)).all()
     assert sent[0] == 0
-    back[0] = 7
-    assert back[0] == 7
+    with pytest.raises(ValueError, match="read-only"):
+        back[0] = 7
+    info = failure(submit(one, add_one_in_place, sent))
+    assert info.type_name == "builtins.ValueError"
+    assert "change a copy (array.copy())" in info.traceback
+    assert back.copy().flags.writeable
 
 
 @pytest.mark.parametrize("size", [0, 1, wire.INLINE_BYTES_MAX - 1000, wire.INLINE_BYTES_MAX + 1, 3_000_000])
-def test_any_size_comes_back_as_it_went_and_can_be_written(one, size):
+def test_any_size_comes_back_as_it_went(one, size):
     sent = np.random.default_rng(size).integers(0, 255, size, dtype=np.uint8)
-    back = submit(one, same, {"in": [sent, bytes(size)]}).value()["in"]
+    back = submit(one, same, {"in": [sent, bytes(size), sent[: size // 2]]}).value()["in"]
     assert (back[0] == sent).all()
     assert back[1] == bytes(size)
-    back[0][:1] = 1
+    assert (back[2] == sent[: size // 2]).all()
+    assert not back[0].flags.writeable
+
+
+def test_a_task_that_hands_on_what_it_got_writes_nothing(one):
+    made = submit(one, np.ones, 1_000_000).value()
+    before = len(os.listdir("/proc/self/fd"))
+    back = submit(one, same, [made, "and more"]).value()[0]
+    assert where(back) == where(made)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_small_part_does_not_keep_the_whole(one):
+    made = submit(one, np.ones, 1_000_000).value()
+    part = submit(one, take, made, 100_000).value()
+    assert not where(made) <= where(part) < where(made) + made.nbytes
+    assert (part == 1).all()
+
+
+def take(an_array, count):
+    return an_array[:count]
+
+
+def test_values_of_several_sources_go_in_one_message(one):
+    arrays = [submit(one, np.full, 100_000, number).value() for number in range(wire.FILES_MAX + 5)]
+    back = submit(one, same, [*arrays, np.full(100_000, -1)]).value()
+    assert [array[0] for array in back] == [*range(wire.FILES_MAX + 5), -1]
+
+
+def test_what_a_dead_worker_made_is_still_there(executor):
+    made = submit(executor, np.arange, 1_000_000).value()
+    for _ in range(2):
+        submit(executor, kill_myself).wait()
+    assert submit(executor, take, made, 1_000_000).value().sum() == made.sum() == sum(range(1_000_000))
+
+
+def test_memory_that_nobody_reads_any_more_is_written_again_and_no_other(one):
+    """Arrays that go and come in any order, some kept, some not: what was kept never changes."""
+    kept = []
+    for number in range(30):
+        made = submit(one, np.full, 100_000, number).value()
+        if number % 3 == 0:
+            kept.append((number, made))
+        if number % 5 == 0:
+            submit(one, remember, made).wait()
+        del made
+    assert all((array == number).all() for number, array in kept)
+    assert submit(one, recall).value() == [(number, number) for number in range(0, 30, 5)]
+    assert submit(one, blocks_here).value() <= 16  # what is kept somewhere, and two in turns
+
+
+memories = []
+
+
+def remember(an_array):
+    memories.append(an_array)
+
+
+def recall():
+    return [(int(array[0]), int(array[-1])) for array in memories]
+
+
+def blocks_here():
+    return len(blocks_of("self"))
+
+
+def link(fd, pid="self"):
+    try:
+        return os.readlink(f"/proc/{pid}/fd/{fd}")
+    except FileNotFoundError:
+        return ""
 
 
 def test_many_large_values_do_not_use_up_the_files(one):
+    submit(one, same, 1).wait()
     before = len(os.listdir("/proc/self/fd"))
     size = wire.INLINE_BYTES_MAX + 1
-    values = [submit(one, np.full, size, number, dtype=np.uint8).value() for number in range(wire.MAPPINGS_MAX + 20)]
-    assert len(os.listdir("/proc/self/fd")) <= before + wire.MAPPINGS_MAX + 10
+    values = [submit(one, np.full, size, number, dtype=np.uint8).value() for number in range(shared.MAPPINGS_MAX + 20)]
+    assert len(os.listdir("/proc/self/fd")) <= before + 2 * shared.MAPPINGS_MAX + 10
     assert all((value == number).all() for number, value in enumerate(values))
+    assert not values[-1].flags.writeable
+    values.clear()
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
 
 
 def test_without_room_for_a_file_a_large_value_goes_through_the_socket(one, monkeypatch):
     submit(one, run_out_of_room).wait()
-    monkeypatch.setattr(wire, "unnamed_file", no_room)
-    assert (submit(one, same, np.ones(1_000_000)).value() == 1).all()
+    monkeypatch.setattr(os, "write", no_room)
+    assert (submit(one, add_one, np.ones(1_000_000)).value() == 2).all()
 
 
-def no_room():
+def no_room(*_):
     raise OSError(28, "No space left on device")
 
 
 def run_out_of_room():
-    wire.unnamed_file = no_room
+    os.write = no_room
 
 
 def test_without_files_in_memory_the_temporary_folder_does(one, monkeypatch):
+    submit(one, forget_files_in_memory).wait()
     monkeypatch.delattr(os, "memfd_create")
-    assert (submit(one, same, np.ones(1_000_000)).value() == 1).all()
+    assert (submit(one, add_one, np.ones(1_000_000)).value() == 2).all()
+
+
+def forget_files_in_memory():
+    del os.memfd_create
 
 
 def test_an_answer_that_cannot_be_taken_in_is_a_death_that_says_why(one, monkeypatch):
-    monkeypatch.setattr(wire, "_contents", no_memory)
+    monkeypatch.setattr(shared, "opened", no_memory)
     outcome = submit(one, np.ones, 1_000_000).wait()
     assert isinstance(outcome, Died)
     assert "could not be taken in (MemoryError())" in outcome.reason

@@ -9,7 +9,8 @@ An executor runs attempts. It knows nothing of workflows, saves nothing, retries
 3. **Isolation of death.** A worker that dies answers ``Died`` for the attempt it ran, and for no other.
 4. **Nothing leaks.** After :meth:`Executor.close` no thread, process or file of the executor is left.
 5. **Objects are not copied** within one process: the function gets the very objects that ``call.load()`` returned, and ``Returned.value``
-   is the very object it returned. An executor that crosses a process gives :class:`~exoflow.codec.Encoded` instead.
+   is the very object it returned. An executor that crosses a process gives :class:`~exoflow.codec.Encoded` instead, whose buffers nobody
+   can write to any more, and which is there although its worker has died.
 
 A remote backend that loses the data behind an output answers ``InputsLost`` for attempts that needed it.
 

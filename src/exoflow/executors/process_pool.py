@@ -30,7 +30,7 @@ from exoflow import codec
 from exoflow.codec import Encoded
 from exoflow.errors import ArgumentNotSerializableError, ExecutorUnavailable
 from exoflow.executors.crew import Attempt, Crew, cpus
-from exoflow.worker import task_runner, wire
+from exoflow.worker import shared, task_runner, wire
 from exoflow.worker.attempt import Died, Done, ErrorInfo, Grown, Outcome, Raised, Returned, Stopped, TaskCall
 from exoflow.worker.entrypoint import Job
 
@@ -153,7 +153,7 @@ class _Worker:
             theirs.callback(os.close, far_end)
             ours.callback(_cut, near_end)
             _lifelines.add(near_end)
-            mark = wire.unnamed_file()
+            mark = shared.unnamed_file()
             theirs.callback(os.close, mark)
             os.truncate(mark, 1)
             self._mark = ours.enter_context(mmap.mmap(mark, 1))

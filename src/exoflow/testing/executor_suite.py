@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import pickle
 import select
 import signal
 import threading
@@ -222,6 +223,21 @@ def raise_odd(kind: str) -> Any:
     return ODD[kind][0]()
 
 
+class Data:
+    """Bytes that travel out of band, as those of arrays do."""
+
+    def __init__(self, content: Any) -> None:
+        self.content = memoryview(content)
+
+    def __reduce_ex__(self, _protocol: Any) -> Any:
+        return Data, (pickle.PickleBuffer(self.content),)
+
+
+def reverse(data: Data) -> Data:
+    """A new value."""
+    return Data(bytearray(data.content[::-1]))
+
+
 async def in_a_coroutine(function: Callable[..., Any], *args: Any) -> Any:
     """``function`` as ``async def``."""
     await asyncio.sleep(0)
@@ -286,6 +302,26 @@ class ExecutorSuite:
         outcome = self.start(executor, same, thing).wait()
         assert isinstance(outcome, Returned)
         assert outcome.value is thing or isinstance(outcome.value, codec.Encoded)
+
+    @pytest.mark.parametrize("size", [0, 10, 100_000, 1_000_000, 10_000_000])
+    def test_what_crosses_a_process_cannot_be_written_to_on_either_side(self, executor: Executor, size: int) -> None:
+        sent = Data(bytearray((bytes(range(251)) * (size // 251 + 1))[:size]))
+        ticket = self.start(executor, same, sent)
+        back = ticket.value()
+        assert back is sent or (back.content.readonly and back.content == sent.content)
+        again = self.start(executor, same, back).value()  # to a worker, which hands it on
+        other = self.start(executor, reverse, again).value()
+        assert bytes(other.content) == bytes(sent.content)[::-1]
+        assert bytes(again.content) == bytes(sent.content)
+
+    def test_an_output_is_there_although_its_worker_died(self, executor: Executor) -> None:
+        if not executor.can_kill:
+            return
+        content = bytes(range(250)) * 4_000
+        made = self.start(executor, reverse, Data(content)).value()
+        for _ in range(executor.slots):
+            self.start(executor, die).wait()
+        assert bytes(self.start(executor, reverse, made).value().content) == content
 
     def test_a_coroutine_is_run_to_its_end(self, executor: Executor) -> None:
         assert self.start(executor, in_a_coroutine, same, 7).value() == 7

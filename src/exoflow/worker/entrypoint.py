@@ -31,6 +31,10 @@ from exoflow.errors import PayloadUnreadableError, ResultNotSerializableError, W
 from exoflow.worker import task_runner, wire
 from exoflow.worker.attempt import Grown, Outcome, Raised, Returned, TaskCall
 from exoflow.worker.context import TaskContext, mark_worker
+from exoflow.worker.shared import Spare
+
+SPARE_S = 1.0
+"""How long an idle worker keeps memory to write it again."""
 
 
 class Job(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -64,29 +68,38 @@ def main(connection: int, lifeline: int, mark: int, keep: tuple[int, ...]) -> No
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the engine too, and the engine decides
     began = mmap.mmap(mark, 1)
     sock = socket.socket(fileno=connection)
-    os.register_at_fork(after_in_child=lambda: _disown(sock, keep))
-    first = wire.receive(sock)
+    spare = Spare()
+    os.register_at_fork(after_in_child=lambda: _disown(sock, keep, spare))
+    first = wire.receive(sock, wire.FIRST)
     if first is None:
         return
     now, where_main_is = pickle.loads(first[0])  # noqa: S301 - from the engine
     spawn.prepare(now)
     import_main = functools.cache(lambda: task_runner.guard(lambda: _import_main(where_main_is)))
-    while (message := wire.receive(sock)) is not None:
+    while (message := _next(sock, spare)) is not None:
         began[0] = 1
-        _serve(sock, import_main, *message)
+        _serve(sock, spare, import_main, *message)
         del message  # while idle, keep nothing
     sock.detach()  # not closed: the engine shall see the end of the connection when this process ends
 
 
-def _disown(sock: socket.socket, keep: tuple[int, ...]) -> None:
+def _next(sock: socket.socket, spare: Spare) -> tuple[bytes, Encoded] | None:
+    """The next call. Memory that could be written again is given back when none comes for a while."""
+    if spare and not select.select([sock], [], [], SPARE_S)[0]:
+        spare.clear()
+    return wire.receive(sock)
+
+
+def _disown(sock: socket.socket, keep: tuple[int, ...], spare: Spare) -> None:
     """A process that a function leaves behind must not pass for this one, nor keep alive what ends with it."""
     sock.close()
+    spare.clear()
     for fd in keep:
         with contextlib.suppress(OSError):  # the function may have closed whatever it found
             os.close(fd)
 
 
-def _serve(sock: socket.socket, import_main: _ImportMain, note: bytes, body: Encoded) -> None:
+def _serve(sock: socket.socket, spare: Spare, import_main: _ImportMain, note: bytes, body: Encoded) -> None:
     job = _decode_job(note)
     outcome = task_runner.run(TaskCall(key="", function=_call, load=lambda: (_unpack(job, body, import_main), {}), context=job.context))
     grown = isinstance(outcome, Returned) and outcome.value[1]
@@ -94,7 +107,7 @@ def _serve(sock: socket.socket, import_main: _ImportMain, note: bytes, body: Enc
         with contextlib.suppress(AttributeError, OSError, ValueError):
             stream.flush()
     if isinstance(outcome, Returned):
-        parcel = wire.Parcel(wire.GROWN if grown else b"", outcome.value[0])
+        parcel = wire.Parcel(wire.GROWN if grown else b"", outcome.value[0], spare)
     else:
         assert isinstance(outcome, Raised)  # load() does not say here that inputs are lost
         parcel = wire.Parcel(msgspec.msgpack.encode(outcome.info), _EMPTY)

@@ -22,6 +22,7 @@ from exoflow.worker.inputs import Inputs
 
 TEXT_BYTES_MAX = 64 * 1024
 PICKLED_BYTES_MAX = 256 * 1024
+_READ_ONLY = "If this is about what came from another process: that is shared, and so read-only; change a copy (array.copy())."
 
 
 def run(call: TaskCall) -> Outcome:
@@ -113,6 +114,8 @@ def describe(error: BaseException) -> ErrorInfo:
         text = str(error)
     except BaseException as inner:
         text = f"<its text cannot be made: {type(inner).__name__}>"
+    if isinstance(error, (TypeError, ValueError)) and "read-only" in text and _READ_ONLY not in getattr(error, "__notes__", ()):
+        error.add_note(_READ_ONLY)
     try:
         story = "".join(traceback.format_exception(cls, error, _without_our_frames(error.__traceback__)))
     except BaseException as inner:

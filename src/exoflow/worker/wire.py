@@ -1,8 +1,8 @@
 """Messages between an engine and its worker process, over a stream socket.
 
-A message is a note (bytes) and a body (:class:`~exoflow.codec.Encoded`). A small body travels in the stream. A large one travels as an
-unnamed file whose descriptor goes with the message: the receiver maps it, copy-on-write, so that its buffers are neither copied nor
-shared for writing. Nothing is ever left behind by whoever dies, because there is no name under which it could be.
+A message is a note (bytes) and a body (:class:`~exoflow.codec.Encoded`). What is small travels in the stream. Large buffers travel as
+shared memory (:mod:`exoflow.worker.shared`), whose descriptors go with the message. Buffers arrive read-only, whatever their size, so
+that a task which writes to its input fails in the first test and not with the first large input.
 """
 
 from __future__ import annotations
@@ -13,112 +13,146 @@ import mmap
 import os
 import socket
 import struct
-import tempfile
-import weakref
+from collections.abc import Sequence
 
-from exoflow import codec
 from exoflow.codec import Bytes, Encoded
+from exoflow.worker import shared
+from exoflow.worker.shared import Block, Mapped, Spare
 
 INLINE_BYTES_MAX = 256 * 1024
 """Up to here, two copies through the socket cost less than a file."""
+FILES_MAX = 32
+"""Blocks that go with one message; buffers in others are copied."""
 GROWN = b"grown"
 """Note of an answer whose body is a plan; no note means a plain output, any other is an ErrorInfo."""
-MAPPINGS_MAX = 128
-"""Each mapping holds a file descriptor for as long as a value lives on it; beyond this many, bodies are copied instead."""
 
-_HEAD = struct.Struct("<QQ?")  # length of the body, length of the note, whether the body is in a file
-_HEAD_FLAGS = socket.MSG_WAITALL | getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-_FD_BYTES = array.array("i").itemsize
-_mappings: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+_HEAD = struct.Struct("<QIIH")  # length of the message, length of the note, number of pieces of the body, number of files
+_PLACE = struct.Struct("<hQQ")  # of a piece: number of its file, or -1 for the message itself; where it begins; its length
+_HERE = -1
+_ALIGN = 64
+_AHEAD_BYTES = 64 * 1024
+_HEAD_BYTES = _HEAD.size
+_CLOEXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_FILES_SPACE = socket.CMSG_SPACE(FILES_MAX * array.array("i").itemsize)
 
 
 class Parcel:
-    """A message made ready; it can be sent more than once. Must be closed."""
+    """A message made ready; it can be sent more than once. Must be closed. With ``spare``, a block of those is written, if one fits."""
 
-    def __init__(self, note: bytes, body: Encoded) -> None:
-        pieces = codec.frame(body)
-        size = sum(len(piece) for piece in pieces)
-        self._file = _filled(pieces) if size > INLINE_BYTES_MAX else None
-        head = _HEAD.pack(size, len(note), self._file is not None)
-        self._data = b"".join((head, note) if self._file is not None else (head, *pieces, note))
+    def __init__(self, note: bytes, body: Encoded, spare: Spare | None = None) -> None:
+        self._spare = spare
+        self._block: Block | None = None
+        self._mappings: list[mmap.mmap] = []
+        self._files: list[int] = []
+        pieces: list[Bytes] = [body.header, *body.buffers]
+        places = self._elsewhere(pieces) if body.size > INLINE_BYTES_MAX else {}
+        head_length = _HEAD_BYTES + len(pieces) * _PLACE.size + len(note)
+        head, stream, at = [], list[Bytes](), head_length
+        for index, piece in enumerate(pieces):
+            place = places.get(index)
+            if place is None:
+                padding = -at % _ALIGN if index else 0
+                stream += (bytes(padding), piece)
+                at += padding
+                place = _HERE, at
+                at += len(piece)
+            head.append(_PLACE.pack(*place, len(piece)))
+        self._data = b"".join((_HEAD.pack(at, len(note), len(pieces), len(self._files)), *head, note, *stream))
+
+    def _elsewhere(self, pieces: Sequence[Bytes]) -> dict[int, tuple[int, int]]:
+        """Which of ``pieces`` are not in the stream: in which file, and where. Those that came in a block go on in it, unless they are but
+        a small part of it: that would keep all of it alive."""
+        found: dict[int, list[tuple[int, int]]] = {}  # by descriptor: which pieces are there, and where
+        blocks: dict[int, tuple[Mapped, mmap.mmap]] = {}
+        for index, piece in enumerate(pieces):
+            known = shared.find(piece) if isinstance(piece, memoryview) and piece.nbytes else None
+            if known is not None:
+                blocks[known[0].fd] = known[:2]
+                found.setdefault(known[0].fd, []).append((index, known[2]))
+        places: dict[int, tuple[int, int]] = {}
+        for fd, there in found.items():
+            block, mapping = blocks[fd]
+            if len(self._files) < FILES_MAX - 1 and 2 * sum(len(pieces[index]) for index, _ in there) >= block.size:
+                places.update((index, (len(self._files), at)) for index, at in there)
+                self._files.append(fd)
+                self._mappings.append(mapping)
+        rest = [index for index in range(len(pieces)) if index not in places]
+        if sum(len(pieces[index]) for index in rest) > INLINE_BYTES_MAX:
+            self._block = shared.write([pieces[index] for index in rest], self._spare)
+        if self._block is not None:
+            places.update((index, (len(self._files), at)) for index, at in zip(rest, self._block.offsets, strict=True))
+            self._files.append(self._block.fd)
+        return places
 
     def send(self, sock: socket.socket) -> None:
         """If the other side is gone, nothing happens: :func:`receive` will tell."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            sent = 0
-            if self._file is not None:
-                sent = sock.sendmsg([self._data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [self._file]))])
+            if not self._files:
+                sock.sendall(self._data)
+                return
+            files = array.array("i", self._files)
+            sent = sock.sendmsg([self._data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
             sock.sendall(memoryview(self._data)[sent:])
 
     def close(self) -> None:
-        """Give back the file. What the other side has of it stays."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        """Give back the files. What the other side has of them stays."""
+        self._mappings.clear()
+        if self._block is not None:
+            self._block.sent(self._spare)
+            self._block = None
 
 
-def receive(sock: socket.socket) -> tuple[bytes, Encoded] | None:
-    """The next message, or None when the other side is gone. Raises OSError when it came but cannot be taken in."""
+def receive(sock: socket.socket, ahead: int = _AHEAD_BYTES) -> tuple[bytes, Encoded] | None:
+    """The next message, or None when the other side is gone. Raises OSError when it came but cannot be taken in.
+
+    ``ahead`` bytes may be taken from the stream at once; where another message may follow this one, :data:`FIRST`.
+    """
     try:
-        head, ancillary, _, _ = sock.recvmsg(_HEAD.size, socket.CMSG_SPACE(_FD_BYTES), _HEAD_FLAGS)
+        data, ancillary, _, _ = sock.recvmsg(ahead, _FILES_SPACE, _CLOEXEC)
     except ConnectionResetError:  # it went without having read all that we sent
         return None
-    if len(head) < _HEAD.size:
-        return None
-    body_length, note_length, in_file = _HEAD.unpack(head)
-    body = memoryview(b"")
-    if in_file:
-        if not ancillary:
-            raise OSError("the file descriptor of a message was lost; this process has too many open files")
-        (fd,) = array.array("i", ancillary[0][2])
-        try:
-            body = _contents(fd, body_length)
-        finally:
+    files = array.array("i")
+    for _, _, content in ancillary:
+        files.frombytes(content[: len(content) - len(content) % files.itemsize])
+    try:
+        message = _completed(sock, data)
+        if message is None:
+            return None
+        _, note_length, count, file_count = _HEAD.unpack_from(message)
+        if file_count > len(files):
+            raise OSError("a file descriptor of a message was lost; this process has too many open files")
+        blocks = [shared.opened(files.pop(0)) for _ in range(file_count)]
+    finally:
+        for fd in files:
             os.close(fd)
-        body_length = 0
-    rest = bytearray(body_length + note_length)  # not bytes: arrays on top of it shall be writable
-    view = memoryview(rest)
+    view = memoryview(message).toreadonly()
+    at = _HEAD_BYTES + count * _PLACE.size
+    pieces = []
+    for place in range(_HEAD_BYTES, at, _PLACE.size):
+        file, begin, length = _PLACE.unpack_from(message, place)
+        pieces.append((view if file == _HERE else blocks[file])[begin : begin + length])
+    return bytes(view[at : at + note_length]), Encoded(bytes(pieces[0]), tuple(pieces[1:]))
+
+
+FIRST = _HEAD_BYTES
+
+
+def _completed(sock: socket.socket, data: bytes) -> bytes | bytearray | None:
+    """The whole message that begins with ``data``; None if the other side is gone."""
+    while len(data) < _HEAD_BYTES:
+        more = sock.recv(_HEAD_BYTES - len(data))
+        if not more:
+            return None
+        data += more
+    (length,) = struct.unpack_from("<Q", data)
+    if len(data) == length:
+        return data
+    whole = bytearray(length)
+    whole[: len(data)] = data
+    view = memoryview(whole)[len(data) :]
     while view:
         count = sock.recv_into(view, len(view), socket.MSG_WAITALL)
         if not count:
             return None
         view = view[count:]
-    view = memoryview(rest)
-    return bytes(view[body_length:]), codec.parse(body if in_file else view[:body_length])
-
-
-def unnamed_file() -> int:
-    """A descriptor of an empty file in memory that has no name; where the system has none, of one in the temporary folder."""
-    try:
-        return os.memfd_create("exoflow")
-    except (AttributeError, OSError):
-        with tempfile.TemporaryFile() as file:
-            return os.dup(file.fileno())
-
-
-def _filled(pieces: list[Bytes]) -> int | None:
-    """A file that holds ``pieces``, or None where there is no room for it; then the body has to go through the socket."""
-    fd = -1
-    try:
-        fd = unnamed_file()
-        for piece in pieces:
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(fd, view) :]
-    except OSError:
-        if fd >= 0:
-            os.close(fd)
-        return None
-    return fd
-
-
-def _contents(fd: int, size: int) -> memoryview:
-    if len(_mappings) < MAPPINGS_MAX:
-        mapping = mmap.mmap(fd, size, access=mmap.ACCESS_COPY)
-        _mappings.add(mapping)
-        return memoryview(mapping)
-    content = bytearray(size)
-    view = memoryview(content)
-    while view:
-        view = view[os.preadv(fd, [view], size - len(view)) :]
-    return memoryview(content)
+    return whole
