@@ -10,11 +10,14 @@ values in every process, whatever the hash seed or the pickle memo did) and find
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import functools
 import inspect
 import io
+import itertools
+import operator
 import pickle
 import struct
 import sys
@@ -334,31 +337,71 @@ _KINDS = (
 )
 
 
-def code_fingerprint(function: Callable[..., Any]) -> str:
-    """What a function does, as ``cp311:<hex>``: its instructions, constants and defaults, what its closure holds as far as that is plain
-    data that it does not change, and all of that of the functions and classes of its module that it refers to by name, and so on. Without
-    file, line, comment, docstring, annotations of types, or data of the module; without what comes from other modules.
+class Code:
+    """What a function does, looked at again only when something that this depends on has become another object."""
 
-    Two fingerprints with different prefixes cannot be compared (another Python made them).
-    """
-    prefix = f"cp{sys.version_info[0]}{sys.version_info[1]}:"
-    inner = function_in(function)
-    if not isinstance(inner, types.FunctionType):  # a callable object or a C function: its name is all there is
-        return prefix + fingerprint(f"{getattr(inner, '__module__', '')}:{getattr(inner, '__qualname__', type(inner).__qualname__)}")
-    home = _module_of(inspect.unwrap(inner))
-    while _module_of(inner) != home and hasattr(inner, "__wrapped__"):  # a decorator of a library
-        inner = inner.__wrapped__
-    found: list[Any] = [inner]  # in an order that depends on the code alone
-    parts = list[Any]()
-    for thing in found:
-        part, named = _class_part(thing) if isinstance(thing, type) else _function_part(thing)
-        parts.append(part)
-        for each in map(function_in, named):
-            if isinstance(each, (types.FunctionType, type)) and _module_of(each) == home and not any(each is other for other in found):
-                found.append(each)
-        if len(parts) == _FOLLOWED_MAX:
-            break
-    return prefix + fingerprint(tuple(parts))
+    __slots__ = ("_fingerprint", "_function", "_seen")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._seen: list[tuple[Any, list[Any]]] | None = None
+        self._fingerprint = ""
+
+    def fingerprint(self) -> str:
+        """As ``cp311:<hex>``: its instructions, constants and defaults, what its closure holds as far as that is plain data that it does
+        not change, and all of that of the functions and classes of its module that it refers to by name, and so on. Without file, line,
+        comment, docstring, annotations of types, or data of the module; without what comes from other modules.
+
+        Two fingerprints with different prefixes cannot be compared (another Python made them).
+        """
+        if self._seen is None or not all(_is_unchanged(thing, before) for thing, before in self._seen):
+            self._look()
+        return self._fingerprint
+
+    def _look(self) -> None:
+        self._seen = None
+        prefix = f"cp{sys.version_info[0]}{sys.version_info[1]}:"
+        inner = function_in(self._function)
+        if not isinstance(inner, types.FunctionType):  # a callable object or a C function: its name is all there is
+            name = f"{getattr(inner, '__module__', '')}:{getattr(inner, '__qualname__', type(inner).__qualname__)}"
+            self._fingerprint = prefix + fingerprint(name)
+            return
+        home = _module_of(inspect.unwrap(inner))
+        while _module_of(inner) != home and hasattr(inner, "__wrapped__"):  # a decorator of a library
+            inner = inner.__wrapped__
+        found: list[Any] = [inner]  # in an order that depends on the code alone
+        parts = list[Any]()
+        for thing in found:
+            parts.append(_class_part(thing) if isinstance(thing, type) else _function_part(thing))
+            for each in map(function_in, _named_by(thing)):
+                if isinstance(each, (types.FunctionType, type)) and _module_of(each) == home and not any(each is other for other in found):
+                    found.append(each)
+            if len(parts) == _FOLLOWED_MAX:
+                break
+        self._fingerprint = prefix + fingerprint(tuple(parts))
+        if all(isinstance(thing, type) or _has_plain_defaults(thing) for thing in found):
+            self._seen = [(thing, _depends_on(thing)) for thing in found[: len(parts)]]
+
+
+def code_fingerprint(function: Callable[..., Any]) -> str:
+    """See :meth:`Code.fingerprint`."""
+    return Code(function).fingerprint()
+
+
+def _is_unchanged(thing: Any, before: list[Any]) -> bool:
+    now = _depends_on(thing)
+    return len(now) == len(before) and all(map(operator.is_, now, before))
+
+
+def _depends_on(thing: Any) -> list[Any]:
+    """The objects from which the part of a function or class is made, as long as its defaults are plain."""
+    if isinstance(thing, type):
+        return [*thing.__bases__, *itertools.chain.from_iterable(vars(thing).items())]
+    return [thing.__code__, thing.__defaults__, *(thing.__kwdefaults__ or ()), *_named_by(thing)]
+
+
+def _has_plain_defaults(function: types.FunctionType) -> bool:
+    return all(map(_is_plain, (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())))
 
 
 def function_in(thing: Any) -> Any:
@@ -410,39 +453,49 @@ def _instructions(code: types.CodeType) -> _Instructions:
     return _Instructions(digest, tuple(names), frozenset(rebound))
 
 
-def _function_part(function: types.FunctionType) -> tuple[Any, list[Any]]:
-    """What is in a function itself, and what it refers to."""
+def _named_by(thing: Any) -> list[Any]:
+    """What a function or class refers to, or has."""
+    if isinstance(thing, type):
+        named = list[Any](thing.__bases__)
+        for value in vars(thing).values():
+            named += _owned_by(value)
+        return named
+    known = thing.__globals__
+    named = [*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values(), *(value for _, value in _closure(thing))]
+    named += [known[name] for name in _instructions(thing.__code__).names if name in known]
+    named.append(getattr(thing, "__wrapped__", None))
+    return named
+
+
+def _closure(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # not there yet
+            yield name, cell.cell_contents
+
+
+def _function_part(function: types.FunctionType) -> tuple[Any, ...]:
+    """What is in a function itself."""
     looked = _instructions(function.__code__)
-    defaults = function.__defaults__ or (), function.__kwdefaults__ or {}
     try:
-        default_part = fingerprint(defaults)
+        default_part = fingerprint((function.__defaults__ or (), function.__kwdefaults__ or {}))
     except NotSerializable:
         default_part = ""
-    held, named = dict[str, str](), [*defaults[0], *defaults[1].values()]
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            value = cell.cell_contents
-        except ValueError:  # not there yet
-            continue
-        if name not in looked.rebound and _is_plain(value):
-            held[name] = fingerprint(value)
-        named.append(value)
-    named += [function.__globals__[name] for name in looked.names if name in function.__globals__]
-    named.append(getattr(function, "__wrapped__", None))
-    return (looked.digest, default_part, held), named
+    held = {name: fingerprint(value) for name, value in _closure(function) if name not in looked.rebound and _is_plain(value)}
+    return looked.digest, default_part, held
 
 
-def _class_part(cls: type) -> tuple[Any, list[Any]]:
-    """What is in a class itself, and what belongs to it."""
+def _class_part(cls: type) -> tuple[Any, ...]:
+    """What is in a class itself."""
     members = {name: repr(member.value) for name, member in cls.__members__.items() if _is_plain(member.value)} if _is_enum(cls) else {}
-    named = list[Any](cls.__bases__)
-    methods = list[str]()
-    for name, value in vars(cls).items():
-        owned = [value.fget, value.fset, value.fdel] if isinstance(value, property) else [value, getattr(value, "func", None)]
-        named += owned
-        if any(isinstance(function_in(each), types.FunctionType) for each in owned):
-            methods.append(name)
-    return (methods, members), named
+    methods = [
+        name for name, value in vars(cls).items() if any(isinstance(function_in(each), types.FunctionType) for each in _owned_by(value))
+    ]
+    return methods, members
+
+
+def _owned_by(member: Any) -> tuple[Any, ...]:
+    """The functions of a member of a class."""
+    return (member.fget, member.fset, member.fdel) if isinstance(member, property) else (member, getattr(member, "func", None))
 
 
 def _is_enum(cls: type) -> TypeGuard[type[enum.Enum]]:

@@ -210,11 +210,11 @@ def test_a_fault_of_a_store_is_told_and_does_not_hang(store, blobs):
 
 
 def test_a_fault_while_an_outcome_is_taken_in_does_not_hang(memory, monkeypatch):
-    from exoflow.runtime import perform
+    from exoflow.runtime import attempts
 
     def broken(*_):
         raise ZeroDivisionError("bug")
 
-    monkeypatch.setattr(perform, "_returned", broken)
+    monkeypatch.setattr(attempts._Attempt, "_returned", broken)
     with pytest.raises(EngineBug, match="ZeroDivisionError: bug"):
         memory.run(other.bind(), name="w")

@@ -14,7 +14,7 @@ from exoflow.core import journal, withdrawal
 from exoflow.core.spec.annotations import Annotations
 from exoflow.core.stability import Stability
 from exoflow.core.state import State, Task
-from exoflow.runtime import calls, perform, recover
+from exoflow.runtime import attempts, calls, perform, recover
 from exoflow.runtime.commit import GroupCommitter
 from exoflow.worker.context import TaskContext
 
@@ -87,8 +87,8 @@ def rollbacks_get_other_values() -> None:
         return args, dict.fromkeys(kwargs, ())
 
     undo_arguments = calls.undo_arguments
-    assert perform.undo_arguments is undo_arguments
-    perform.undo_arguments = wrong
+    assert attempts.undo_arguments is undo_arguments
+    attempts.undo_arguments = wrong
 
 
 @plant

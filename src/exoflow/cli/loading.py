@@ -157,7 +157,7 @@ def dags_of(module: ModuleType) -> dict[str, Any]:
     waiting = [value for value in found.values() if isinstance(value, Node)]
     while waiting:
         node = waiting.pop()
-        ups = {*nodes_in(node.args), *nodes_in(node.kwargs), *node.after} - inner
+        ups = {up for up in (*nodes_in(node.args, node.kwargs), *node.after) if isinstance(up, Node)} - inner
         inner |= ups
         waiting += ups
     return {name: value for name, value in found.items() if not isinstance(value, Node) or value not in inner}

@@ -163,7 +163,7 @@ class Engine:
                 run = self._submit(workflow, plan, auto=mode == "auto", undo_on_failure=on_failure == "rollback")
                 run.future.turned_on = turned_on
                 if given is not None or wait_accepted:
-                    self._threads.wait(run.accepted)
+                    run.accepted.wait()
                 return run.future
             except WorkflowAlreadyExistsError:
                 with contextlib.suppress(WorkflowNotFoundError):  # somebody has just deleted it
@@ -172,7 +172,7 @@ class Engine:
     def _plan(self, dag: Dag, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
         root, inputs, named = root_of(dag, args, kwargs)
         plan = make_plan(root, inputs, named, durable=self.store.durable)
-        self._loop.require_runnable(plan, durable=self.store.durable)
+        self._loop.require_runnable(plan, durable=False)  # make_plan has seen to that
         return plan
 
     def _submit(self, name: str, plan: Plan, *, auto: bool, undo_on_failure: bool) -> Run:
@@ -241,7 +241,7 @@ class Engine:
         """The run of a workflow that this engine drives, once its submission is durable."""
         while (run := self._loop.runs.get(name)) is not None:
             try:
-                self._threads.wait(run.accepted)
+                run.accepted.wait()
             except WorkflowAlreadyExistsError:  # it was not the first after all
                 continue
             return run
@@ -282,7 +282,7 @@ class Engine:
                 return None
             self._loop.enter(run, taken=True)
             self._unsure.discard(name)
-            run.accepted.set_result(None)
+            run.accepted.reach()
         self._loop.post(run, lambda: self._loop.perform(run, commands))
         if head.owner is not None:
             self._bury(head.owner)
@@ -483,7 +483,7 @@ class Engine:
         if run is None:
             self._wish(name, "cancel+rollback" if rollback else "cancel", timeout)
             return
-        self._threads.wait(run.cancelled, timeout)
+        run.cancelled.wait(timeout)
 
     def _wish(self, name: str, wish: str, timeout: float | None) -> None:
         """Ask the engine that drives it, and wait until it has ended (or nobody drives it any more, and we do)."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from exoflow.errors import ForeignNodeError, SignatureError, WrongContextError
@@ -146,7 +147,7 @@ def _substitute(value: Any, replace: Callable[[Any], Any], kinds: tuple[type, ..
         return known
     made[id(value)] = value
     new = [_substitute(item, replace, kinds, made) for item in items]
-    if not all(map(_is, new, items)):
+    if not all(map(operator.is_, new, items)):
         made[id(value)] = _with(value, new)
     return made[id(value)]
 
@@ -164,7 +165,7 @@ def _held(value: Any) -> list[Any] | None:
         items = [getattr(value, field.name) for field in dataclasses.fields(value) if field.init]
     else:
         return None
-    return items if any(map(_may_hold, items)) else None
+    return None if _LEAVES.issuperset(map(type, items)) else items
 
 
 def _with(value: Any, items: list[Any]) -> Any:
@@ -183,21 +184,14 @@ def _with(value: Any, items: list[Any]) -> Any:
 _LEAVES = frozenset({int, float, str, bytes, bool, type(None), complex})
 
 
-def _may_hold(value: Any) -> bool:
-    return type(value) not in _LEAVES
+def nodes_in(*values: Any) -> list[Node | InputNode]:
+    """Every node in ``values``, in order, each as often as it occurs."""
+    found: list[Node | InputNode] = []
 
-
-def _is(one: Any, other: Any) -> bool:
-    return one is other
-
-
-def nodes_in(value: Any) -> Iterator[Node]:
-    """Every node in ``value``, in order, each as often as it occurs."""
-    found: list[Node] = []
-
-    def note(node: Node) -> Node:
+    def note(node: Node | InputNode) -> Node | InputNode:
         found.append(node)
         return node
 
-    substitute(value, note, (Node,))
-    yield from found
+    for value in values:
+        substitute(value, note, (Node, InputNode))
+    return found

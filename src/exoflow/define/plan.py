@@ -88,46 +88,56 @@ def _plan(root: Node, fill: Callable[[InputNode], Any], *, durable: bool, whole:
     specs, calls, auto = [], {}, []
     code: dict[str, str] = {}
     homes: dict[str, str] = {}
-    for node in nodes:
-        reads: dict[Node, Slot] = {}
-
-        def place(found: Node, reads: dict[Node, Slot] = reads) -> Slot:
-            if found not in names:
-                raise ForeignNodeError(message=f"node '{found.label}' was given to run() as an input; pass it to a task's bind() instead")
-            return reads.setdefault(found, Slot(len(reads)))
-
-        call_args = substitute(substitute(node.args, fill, (InputNode,)), place, (Node,))
-        call_kwargs = substitute(substitute(node.kwargs, fill, (InputNode,)), place, (Node,))
-        bound, options = node.task, node.task.task_options
-        if durable:
-            _require_importable(bound, call_args)
-        if bound.key not in code:
-            code[bound.key] = codec.code_fingerprint(bound.function)
-            if ":" not in bound.key:
-                homes[bound.key] = registry.home_of(bound.function)
-        _require_registered(bound)
-        name = names[node]
+    looked_at: set[Task[..., Any]] = set()
+    for node, held in nodes.items():
+        bound, name = node.task, names[node]
+        options = bound.task_options
+        args, kwargs, reads = _filled(node, held, fill, names) if held else (node.args, node.kwargs, ())
+        if bound not in looked_at:
+            looked_at.add(bound)
+            _require_registered(bound)
+            if durable:
+                _require_importable(bound)
+            if bound.key not in code:
+                code[bound.key] = bound.code.fingerprint()
+                if ":" not in bound.key:
+                    homes[bound.key] = registry.home_of(bound.function)
+        if durable and bound is fan_out:
+            _require_importable(args[0])
         if options.checkpoint == "auto":
             auto.append(name)
-        calls[name] = Call(
-            bound.key, call_args, call_kwargs, _executor(bound), bound.rollback_key, bound.on_unknown_key, options.catch_exceptions
-        )
-        specs.append(
-            TaskSpec(
-                id=name,
-                reads=tuple(names[up] for up in reads),
-                after=tuple(names[up] for up in dict.fromkeys(node.after) if up not in reads),
-                annotations=options.annotations(),
-                retry=options.retry_policy(),
-                timeout_s=float(options.timeout) if options.timeout is not None else None,
-                catch=options.catch_exceptions,
-            )
-        )
+        calls[name] = Call(bound.key, args, kwargs, bound.executor, bound.rollback_key, bound.on_unknown_key, options.catch_exceptions)
+        after = _after(node, names, reads) if node.after else ()
+        timeout_s = float(options.timeout) if options.timeout is not None else None
+        specs.append(TaskSpec(name, reads, after, bound.annotations, bound.retry, timeout_s, options.catch_exceptions))
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     graph = ordered(specs, names[root])
     if auto:
         graph = _decide(graph, auto, whole=whole)
     return Plan(graph, calls, code, main, homes)
+
+
+def _after(node: Node, names: dict[Node, str], reads: tuple[str, ...]) -> tuple[str, ...]:
+    read = set(reads)
+    return tuple(name for name in dict.fromkeys(names[up] for up in node.after) if name not in read)
+
+
+def _filled(
+    node: Node, held: list[Node | InputNode], fill: Callable[[InputNode], Any], names: dict[Node, str]
+) -> tuple[tuple[Any, ...], dict[str, Any], tuple[str, ...]]:
+    """The arguments of a node that holds others, with slots for their outputs, and which tasks fill the slots."""
+    reads: dict[Node, Slot] = {}
+
+    def place(found: Node) -> Slot:
+        if found not in names:
+            raise ForeignNodeError(message=f"node '{found.label}' was given to run() as an input; pass it to a task's bind() instead")
+        return reads.setdefault(found, Slot(len(reads)))
+
+    args, kwargs = node.args, node.kwargs
+    if any(isinstance(each, InputNode) for each in held):
+        args, kwargs = substitute(args, fill, (InputNode,)), substitute(kwargs, fill, (InputNode,))
+    args, kwargs = substitute(args, place, (Node,)), substitute(kwargs, place, (Node,))
+    return args, kwargs, tuple(names[up] for up in reads)
 
 
 def _decide(graph: Graph, auto: list[str], *, whole: bool) -> Graph:
@@ -136,13 +146,11 @@ def _decide(graph: Graph, auto: list[str], *, whole: bool) -> Graph:
     return checks.with_checkpoints(graph, [spec.id for spec in graph.tasks if spec.id in auto and not spec.annotations.deterministic])
 
 
-def _require_importable(bound: Task[..., Any], args: tuple[Any, ...]) -> None:
-    """That of a task, and of the task that it fans out."""
-    for each in (bound, *(args[:1] if bound is fan_out else ())):
-        registry.require_importable(each.key, each.function)
-        for name in (each.rollback_key, each.on_unknown_key):
-            if not registry.importable(name):
-                raise UnresumableTaskError(task=name.partition("#")[0].partition(":")[2], location="its definition")
+def _require_importable(bound: Task[..., Any]) -> None:
+    registry.require_importable(bound.key, bound.function)
+    for name in (bound.rollback_key, bound.on_unknown_key):
+        if not registry.importable(name):
+            raise UnresumableTaskError(task=name.partition("#")[0].partition(":")[2], location="its definition")
 
 
 def _require_registered(bound: Task[..., Any]) -> None:
@@ -153,40 +161,36 @@ def _require_registered(bound: Task[..., Any]) -> None:
         raise DuplicateRegistrationError(name=bound.key, first=first, second=second)
 
 
-def _executor(bound: Task[..., Any]) -> str:
-    return bound.task_options.executor or ("loop" if bound.is_async else "thread")
-
-
-def _collect(root: Node) -> list[Node]:
-    """All nodes that lead to ``root``, each behind those it was given, in the order in which they appear."""
-    order: list[Node] = []
-    state: dict[Node, bool] = {}  # False while its inputs are being visited
-    stack: list[tuple[Node, Iterable[Node] | None]] = [(root, None)]
+def _collect(root: Node) -> dict[Node, list[Node | InputNode]]:
+    """All nodes that lead to ``root``, each behind those it was given, in the order in which they appear; and what each holds."""
+    order: dict[Node, list[Node | InputNode]] = {}
+    seen: set[Node] = set()
+    stack: list[tuple[Node, list[Node | InputNode] | None]] = [(root, None)]
     while stack:
-        node, ups = stack.pop()
-        if ups is None:
-            if node in state:
-                continue
-            state[node] = False
+        node, held = stack.pop()
+        if held is not None:
+            order[node] = held
+        elif node not in seen:
+            seen.add(node)
             try:
-                given = [*nodes_in(node.args), *nodes_in(node.kwargs), *node.after]
+                held = nodes_in(node.args, node.kwargs)
             except RecursionError:
                 reason = "it is nested too deeply"
                 raise ArgumentNotSerializableError(task=node.label, path="args", type_name="?", reason=reason) from None
-            stack.append((node, given))
-            stack += [(up, None) for up in reversed(given) if up not in state]
-        else:
-            state[node] = True
-            order.append(node)
+            if not held and not node.after:
+                order[node] = held
+                continue
+            stack.append((node, held))
+            stack += [(up, None) for up in (*reversed(node.after), *reversed(held)) if isinstance(up, Node) and up not in seen]
     return order
 
 
-def _name(nodes: list[Node]) -> dict[Node, str]:
+def _name(nodes: Iterable[Node]) -> dict[Node, str]:
     """Explicit names as given; automatic ones numbered in the order of appearance: the same in every process and run."""
     names: dict[Node, str] = {}
     taken: dict[str, Node] = {}
     for node in nodes:
-        explicit = _explicit_name(node)
+        explicit = _explicit_name(node) if node.task.task_options.name is not None else None
         if explicit is None:
             continue
         other = taken.setdefault(explicit, node)
@@ -195,10 +199,11 @@ def _name(nodes: list[Node]) -> dict[Node, str]:
             raise DuplicateTaskNameError(name=explicit, first=where[0], second=where[1])
         names[node] = explicit
     counts: dict[str, int] = {}
+    bases: dict[str, str] = {}
     for node in nodes:
         if node in names:
             continue
-        base = _NOT_IN_A_NAME.sub("_", node.label)[:150]
+        base = bases.get(node.label) or bases.setdefault(node.label, _NOT_IN_A_NAME.sub("_", node.label)[:150])
         while True:
             number = counts[base] = counts.get(base, 0) + 1
             name = base if number == 1 else f"{base}_{number}"
@@ -212,10 +217,8 @@ def _name(nodes: list[Node]) -> dict[Node, str]:
 def _explicit_name(node: Node) -> str | None:
     """The name given with ``.options(name=…)`` (the decorator's name is only a base for numbering)."""
     name = node.task.task_options.name
-    registered = registry.find(node.task.key) if name is not None and registry.importable(node.task.key) else None
-    if name is None or (isinstance(registered, Task) and registered.task_options.name == name):
-        return None
-    return name
+    registered = registry.find(node.task.key) if registry.importable(node.task.key) else None
+    return None if isinstance(registered, Task) and registered.task_options.name == name else name
 
 
 def encode_plan(plan: Plan) -> codec.Encoded:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from exoflow import codec
 from exoflow.define import registry
 from exoflow.define.dag import InputNode, Node
 from exoflow.define.options import TaskOptions
@@ -33,10 +34,15 @@ class Task(Generic[P, R]):
         except ValueError:
             raise InvalidOptionError(message=f"'{key}' does not tell its signature; call it in a function of your own") from None
         options.check_function(getattr(function, "__name__", key), function)
+        functools.update_wrapper(self, function)  # first, since it copies whatever attributes the function has
         self.function, self.task_options, self.key = function, options, key
         self.rollback_key = self._register(options.rollback)
         self.on_unknown_key = self._register(options.on_unknown if callable(options.on_unknown) else None)
-        functools.update_wrapper(self, function)
+        # what every node of it needs, made once
+        self.annotations, self.retry = options.annotations(), options.retry_policy()
+        self.executor = options.executor or ("loop" if inspect.iscoroutinefunction(function) else "thread")
+        self.code = codec.Code(function)
+        self._fitting = _positional(function)
 
     @staticmethod
     def _register(function: Callable[..., Any] | None) -> str:
@@ -53,10 +59,6 @@ class Task(Generic[P, R]):
         given = getattr(self.function, "__name__", "task")
         return "task" if "<" in given else given
 
-    @property
-    def is_async(self) -> bool:
-        return inspect.iscoroutinefunction(self.function)
-
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         if building.get():
             return self.bind(*args, **kwargs)  # type: ignore[return-value]  # while a DAG is built, outputs are nodes
@@ -72,6 +74,8 @@ class Task(Generic[P, R]):
         return Node(self, args, kwargs)
 
     def _require_fit(self, /, *args: Any, **kwargs: Any) -> None:
+        if not kwargs and len(args) in self._fitting:
+            return
         try:
             signature(self.function).bind(*args, **kwargs)
         except TypeError as error:
@@ -108,6 +112,15 @@ def _difference(base: TaskOptions, other: TaskOptions) -> dict[str, Any]:
 def signature(function: Callable[..., Any]) -> inspect.Signature:
     """Of a function; kept, because asking takes long. Raises ValueError if a function of C does not tell it."""
     return _signature(function) if isinstance(function, types.FunctionType) else inspect.signature(function)
+
+
+def _positional(function: Callable[..., Any]) -> range:
+    """How many arguments it takes if none is given by name: as many as that fit surely, the signature itself knows the rest."""
+    parameters = signature(function).parameters.values()
+    by_place = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    if any(each.kind is each.KEYWORD_ONLY and each.default is each.empty for each in parameters):
+        return range(0)
+    return range(sum(each.default is each.empty for each in by_place), len(by_place) + 1)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -42,6 +42,13 @@ class Station(Protocol):
         """Release everything; from the station's own thread."""
 
 
+class _Here(threading.local):
+    """What a thread knows of itself."""
+
+    next: str | None = None
+    """The key of the call to take when the answer is given; "" while there is none, None in threads that take none."""
+
+
 class Crew:
     """See the top of this module. ``grace_s`` is how long :meth:`close` waits for functions that nobody can stop."""
 
@@ -55,6 +62,7 @@ class Crew:
         self._waiting: dict[str, Attempt] = {}
         self._queue: SimpleQueue[str | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._here = _Here()
 
     def submit(self, call: TaskCall, done: Done) -> None:
         """See :meth:`~exoflow.executors.base.Executor.submit`."""
@@ -65,7 +73,19 @@ class Crew:
             if len(self._threads) < min(self._workers, len(self._open) + 1):
                 self._hire()
             self._open[call.key] = self._waiting[call.key] = attempt
-        self._queue.put(call.key)
+        self._pass_on(call.key)
+
+    def _pass_on(self, key: str) -> None:
+        """Let a thread take the call: this one, if it is one of ours that gives an answer and has nothing to do next, or else whichever is
+        free. So a chain of tasks stays in one thread and need not wake another for each."""
+        here = self._here
+        if here.next == "":
+            here.next = key
+            return
+        if here.next:  # there is more than one thread can do
+            self._queue.put(here.next)
+            here.next = None
+        self._queue.put(key)
 
     def stop(self, key: str) -> None:
         """See :meth:`~exoflow.executors.base.Executor.stop`."""
@@ -105,9 +125,11 @@ class Crew:
             self._threads.append(thread)
 
     def _work(self) -> None:
-        station = self._station()
+        station, here = self._station(), self._here
         while (key := self._queue.get()) is not None:
-            self._serve(key, station)
+            while key:
+                self._serve(key, station)
+                key, here.next = here.next, None
         station.close()
 
     def _serve(self, key: str, station: Station) -> None:
@@ -115,6 +137,7 @@ class Crew:
         if attempt is not None:  # None: stopped before it began
             attempt.station = station
             ran = task_runner.guard(lambda: station.run(attempt))
+            self._here.next = ""
             self._answer(attempt, ran.value if isinstance(ran, Returned) else ran)  # a fault of ours must not cost the answer
 
     def _answer(self, attempt: Attempt, outcome: Outcome) -> None:

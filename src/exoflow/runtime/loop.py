@@ -7,7 +7,6 @@ the machines are only ever touched by one thread at a time.
 
 from __future__ import annotations
 
-import contextlib
 from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Callable
@@ -24,22 +23,33 @@ from exoflow.runtime.run import Run
 from exoflow.runtime.threads import Threads
 from exoflow.settings import Settings
 from exoflow.store.base import Store
-from exoflow.worker.attempt import Done, TaskCall
+
+_EVENTS_IN_A_ROW = 200
+"""So many events does a thread handle before another goes on: it may have a call to run, or an event loop."""
 
 
 class Lane:
-    """The way to one executor: at most ``slots`` calls are there at once, the rest wait here, unbuilt."""
+    """The way to one executor: at most ``slots`` calls are there at once, the rest wait here."""
 
     __slots__ = ("executor", "running", "waiting")
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
         self.running = 0
-        self.waiting: deque[tuple[Run, Callable[[], tuple[TaskCall, Done] | None]]] = deque()
+        self.waiting: deque[Job] = deque()
 
 
-Ended = tuple[Lane, str]
-"""A call has ended: the lane on which there is room now, and the key of the call."""
+class Job:
+    """A call that waits in its lane or has been given to the executor. ``key`` is unique among the calls of an engine."""
+
+    __slots__ = ("key", "lane", "run")
+
+    def __init__(self, run: Run, lane: Lane, key: str) -> None:
+        self.run, self.lane, self.key = run, lane, key
+
+    def begin(self) -> bool:
+        """Give the call to the lane's executor; False if it is no longer wanted. What came of it must be posted with this job."""
+        raise NotImplementedError
 
 
 class Loop:
@@ -56,15 +66,19 @@ class Loop:
         owner: str,
     ) -> None:
         self.store, self.committer, self.clock, self.threads, self.settings, self.owner = store, committer, clock, threads, settings, owner
+        from exoflow.runtime.perform import PERFORM  # it is written in terms of this class
+
+        self._perform = PERFORM
         self._open_executor = open_executor
         self._lanes: dict[str, Lane] = {}
         self.runs: dict[str, Run] = {}
         self.dropped: dict[str, Run] = {}  # workflows that are still ours by the store, and that we have stopped driving
-        self._queue: deque[tuple[Run, Event | Callable[[], None], Ended | None]] = deque()
+        self._queue: deque[tuple[Run, Event | Callable[[], None], Job | None]] = deque()
         self._turn = threads.lock()
         self._saver = threads.pool("saver", 2)
         self._opening = threads.lock()
         self._draining = self._shut = False
+        self._begun = 0  # calls that executors have
         self._quiet = threads.signal()
         self._once_idle: Callable[[], None] | None = None
         self.closed = False
@@ -82,29 +96,34 @@ class Loop:
             raise error
         return True
 
-    def post(self, run: Run, event: Event | Callable[[], None], ended: Ended | None = None) -> None:
+    def post(self, run: Run, event: Event | Callable[[], None], ended: Job | None = None) -> None:
         """Something happened to ``run``: an event for its machine, or an action that needs the loop's lock."""
         self._queue.append((run, event, ended))
         self.drain()
 
     def drain(self) -> None:
         """Handle what is queued, unless another thread is at it (it will see what we added: it looks again after letting go)."""
+        left = _EVENTS_IN_A_ROW
         while self._queue:
             if not self._turn.acquire(blocking=False):
                 return
             try:
-                while self._queue:
+                while self._queue and left:
+                    left -= 1
                     self._handle(*self._queue.popleft())
             finally:
                 self._turn.release()
-        self.committer.flush(may_block=_get_running_loop() is None)
+            if not left and self._queue and self.beside(self.drain):
+                return
+            left = left or _EVENTS_IN_A_ROW
+        # While functions run, this thread has better things to do than to wait for the disk (chain of 10 internal tasks: half the time).
+        self.committer.flush(may_block=not self._begun and _get_running_loop() is None)
 
-    def _handle(self, run: Run, event: Event | Callable[[], None], ended: Ended | None) -> None:
-        lane = None
+    def _handle(self, run: Run, event: Event | Callable[[], None], ended: Job | None) -> None:
         if ended is not None:
-            lane, key = ended
-            lane.running -= 1
-            run.live.pop(key, None)
+            ended.lane.running -= 1
+            self._begun -= 1
+            run.live.pop(ended.key, None)
         try:
             if not run.closed:
                 if callable(event):
@@ -117,69 +136,72 @@ class Loop:
             bug = EngineBug(message=f"{type(error).__name__}: {error}", story=run.machine.story())
             bug.__cause__ = error
             self.abandon(run, bug)
-        if lane is not None and lane.waiting:
-            self._advance(lane)
+        if ended is not None and ended.lane.waiting:
+            self._advance(ended.lane)
         if self._draining:
             self._quiet.set()
             self._tell_if_idle()
 
     def perform(self, run: Run, commands: list[Any]) -> None:
         """Carry out commands, in order."""
-        from exoflow.runtime.perform import PERFORM
-
         for command in commands:
-            PERFORM[type(command)](self, run, command)
+            self._perform[type(command)](self, run, command)
 
     # --- executors -----------------------------------------------------------------------------------------------------------
 
-    def submit(self, run: Run, executor: str, build: Callable[[], tuple[TaskCall, Done] | None]) -> None:
-        """Run a call as soon as its executor has a slot. ``build`` makes it then, or returns None if it is no longer wanted."""
-        lane = self.lane(executor)
-        lane.waiting.append((run, build))
-        self._advance(lane)
+    def submit(self, job: Job) -> None:
+        """Let a call begin as soon as its executor has a slot."""
+        job.lane.waiting.append(job)
+        self._advance(job.lane)
 
     def lane(self, executor: str) -> Lane:
         """The way to an executor, which is opened if need be; from any thread. Raises InvalidOptionError, MissingExtraError."""
-        with self._opening:
-            lane = self._lanes.get(executor)
-            if lane is None:
-                lane = self._lanes[executor] = Lane(self._open_executor(executor))
-                if self._shut:  # too late for it to be of use, but whoever asks may go on to its end
-                    lane.executor.close()
-            return lane
+        lane = self._lanes.get(executor)
+        if lane is None:
+            with self._opening:
+                lane = self._lanes.get(executor)
+                if lane is None:
+                    lane = self._lanes[executor] = Lane(self._open_executor(executor))
+                    if self._shut:  # too late for it to be of use, but whoever asks may go on to its end
+                        lane.executor.close()
+        return lane
 
     def require_runnable(self, plan: Plan, *, durable: bool) -> None:
         """Refuse a DAG that this engine could not run: from any thread, before it is accepted. With ``durable``, functions must have names
         under which another process finds them. Raises InvalidOptionError, MissingExtraError, UnresumableTaskError."""
         if len(plan.calls) > self.settings.tasks_max:
             raise InvalidOptionError(message=f"the DAG has {len(plan.calls)} tasks; the limit is {self.settings.tasks_max} (tasks_max)")
-        for executor in dict.fromkeys(call.executor for call in plan.calls.values()):
+        for executor in {call.executor for call in plan.calls.values()}:
             self.lane(executor)
         if durable:
-            for call in plan.calls.values():
-                for name in (call.task, call.rollback, call.on_unknown):
-                    if not registry.importable(name):
-                        raise UnresumableTaskError(task=name.partition("#")[0].partition(":")[2], location="its definition")
+            for name in {name for call in plan.calls.values() for name in (call.task, call.rollback, call.on_unknown)}:
+                if not registry.importable(name):
+                    raise UnresumableTaskError(task=name.partition("#")[0].partition(":")[2], location="its definition")
 
     def _advance(self, lane: Lane) -> None:
         while lane.waiting and lane.running < lane.executor.slots and not self._draining:
-            run, build = lane.waiting.popleft()
-            if run.closed:
-                continue
-            built = build()
-            if built is None:
+            job = lane.waiting.popleft()
+            if job.run.closed:
                 continue
             lane.running += 1
+            self._begun += 1
+            has_begun = False
             try:
-                lane.executor.submit(*built)
+                has_begun = job.begin()
             except ExoflowError as error:
+                self.abandon(job.run, error)
+            if not has_begun:
                 lane.running -= 1
-                self.abandon(run, error)
+                self._begun -= 1
 
-    def beside(self, work: Callable[[], None]) -> None:
-        """Do ``work`` (encoding, writing blobs) on a thread of the saver, beside the tasks. It must post what came of it."""
-        with contextlib.suppress(RuntimeError):  # it is closed, and so is this engine: somebody else will do it
+    def beside(self, work: Callable[[], None]) -> bool:
+        """Do ``work`` (encoding, writing blobs) on a thread of the saver, beside the tasks. It must post what came of it. False if it is
+        closed, and so is this engine: somebody else will do it."""
+        try:
             self._saver.submit(work)
+        except RuntimeError:
+            return False
+        return True
 
     # --- letting go ----------------------------------------------------------------------------------------------------------
 
@@ -192,10 +214,11 @@ class Loop:
         if isinstance(error, (LeaseLost, StoreUnavailable)):
             self.dropped[run.workflow_id] = run
         for key, executor in list(run.live.items()):
-            self._lanes[executor].executor.stop(key)
-        for future in (run.accepted, run.cancelled, run.future):
-            if not future.done():
-                future.set_exception(error)
+            executor.stop(key)
+        run.accepted.fail(error)
+        run.cancelled.fail(error)
+        if not run.future.done():
+            run.future.set_exception(error)
 
     def _is_quiet(self) -> bool:
         return not any(run.live or run.machine.state.encoding for run in list(self.runs.values()))

@@ -25,8 +25,8 @@ from exoflow.errors import (
     TaskNotFoundError,
     WorkflowNotFoundError,
 )
+from exoflow.runtime.attempts import settle_doubt
 from exoflow.runtime.ownership import life_of
-from exoflow.runtime.perform import settle_doubt
 from exoflow.runtime.run import Run
 from exoflow.runtime.threads import Threads
 from exoflow.runtime.values import Saved, Spoiled, Values, decode, fetch

@@ -13,7 +13,8 @@ from exoflow.core.journal import Record
 from exoflow.core.machine import Machine
 from exoflow.define import registry
 from exoflow.define.plan import Call, Plan
-from exoflow.errors import EngineBug, InvalidStateError
+from exoflow.errors import EngineBug, ExoflowError, InvalidStateError
+from exoflow.executors.base import Executor
 from exoflow.runtime.threads import Threads
 from exoflow.runtime.values import Values
 
@@ -73,6 +74,52 @@ class WorkflowFuture(Future[Any]):
         raise InvalidStateError(workflow_id=self.name, status="a running workflow", reason="its future cannot be saved; pass its name")
 
 
+class Milestone:
+    """What is reached once, or never will be, and somebody may wait for. Hardly anybody has to, and a Future costs more."""
+
+    __slots__ = ("_error", "_future", "_is_over", "_lock", "_threads")
+
+    def __init__(self, threads: Threads) -> None:
+        self._threads, self._lock = threads, threads.lock()
+        self._is_over = False
+        self._error: ExoflowError | None = None
+        self._future: Future[None] | None = None
+
+    def reach(self) -> None:
+        self._end(None)
+
+    def fail(self, error: ExoflowError) -> None:
+        self._end(error)
+
+    def _end(self, error: ExoflowError | None) -> None:
+        if self._is_over:
+            return
+        with self._lock:
+            self._error, self._is_over = error, True
+            future = self._future
+        if future is not None:
+            _resolve(future, error)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Until it is reached. Raises the error with which it failed, or TimeoutError."""
+        if self._is_over and self._error is None:
+            return
+        with self._lock:
+            future = self._future
+            if future is None:
+                future = self._future = Future()
+                if self._is_over:
+                    _resolve(future, self._error)
+        self._threads.wait(future, timeout)
+
+
+def _resolve(future: Future[None], error: ExoflowError | None) -> None:
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(None)
+
+
 class Run:
     """A workflow that this engine owns. Fields are touched only under the loop's lock, except where ``Values`` says otherwise."""
 
@@ -118,10 +165,10 @@ class Run:
         self.seqs: dict[str, list[int]] = {}  # journal entries of tasks of sub-workflows
         self.payloads: dict[tuple[str, int], bytes | None] = {}  # of outputs whose record is not written yet
         self.errors: dict[str, BaseException] = {}  # the last exception of a task, as an object of this process
-        self.live: dict[str, str] = {}  # calls under way: key -> executor
+        self.live: dict[str, Executor] = {}  # calls under way, and where
         self.future = WorkflowFuture(workflow_id, threads)
-        self.accepted: Future[None] = Future()  # the submission is durable
-        self.cancelled: Future[None] = Future()  # the decision to cancel is durable
+        self.accepted = Milestone(threads)  # the submission is durable
+        self.cancelled = Milestone(threads)  # the decision to cancel is durable
         self.closed = False
 
     def key(self, task: str, attempt: int, what: str = "") -> str:
