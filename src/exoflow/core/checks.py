@@ -17,7 +17,7 @@ from exoflow.core.spec.annotations import Checkpoint
 from exoflow.core.spec.graph import Graph, TaskSpec
 from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.stability import Prop, Stability, inputs, position
-from exoflow.core.state import State, Task
+from exoflow.core.state import State, Task, terms_of
 
 _TRIALS_MAX = 2_000_000
 """Tasks visited, at most, while looking for a smaller repair than the first that was found."""
@@ -133,20 +133,22 @@ class _Facts:
         state = State("dry-run", 0)
         state.stability = Stability(state)
         tasks = state.tasks
+        readers: dict[Task, list[Task]] = {}
         for given in self.specs:
             spec = _saved(given) if given.id in saved else given
             if spec.id in deterministic:
                 spec = msgspec.structs.replace(spec, annotations=msgspec.structs.replace(spec.annotations, deterministic=True))
-            task = tasks[spec.id] = Task(spec)
-            task.reads = tuple(tasks[up] for up in spec.reads)
-            task.after = tuple(tasks[up] for up in spec.after)
+            task = tasks[spec.id] = Task(spec.id, terms_of(spec))
+            task.follow(tuple([tasks[up] for up in spec.reads]), tuple([tasks[up] for up in spec.after]))
             for up in task.ups:
-                up.readers.append(task)
+                readers.setdefault(up, []).append(task)
             if given.id in self.parents:
                 task.parent = tasks[self.parents[given.id]]
                 task.parent.grew = True
             if given.id in self.executed:
                 task.version, task.durable = 1, self.executed[given.id]
+        for up, found in readers.items():
+            up.readers = tuple(found)
         state.root = tasks[self.root]
         return state
 

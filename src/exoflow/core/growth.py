@@ -12,8 +12,8 @@ from exoflow.core.spec.annotations import Kind
 from exoflow.core.spec.graph import Graph
 from exoflow.core.spec.ids import UNEXECUTED, UNKNOWN, child_scope
 from exoflow.core.stability import Prop
-from exoflow.core.state import Orphan, Phase, Saving, State, Task
-from exoflow.core.withdrawal import collapse, condemn_downstream
+from exoflow.core.state import Orphan, Phase, Saving, State, Task, terms_of
+from exoflow.core.withdrawal import collapse
 from exoflow.errors import EngineBug
 
 
@@ -25,16 +25,22 @@ def build(state: State, graph: Graph) -> Task:
 
 def _link(state: State, graph: Graph, parent: Task | None, scope: str) -> dict[str, Task]:
     tasks: dict[str, Task] = {}
+    readers: dict[Task, list[Task]] = {}
+    before: dict[Task, list[Task]] = {}
     for spec in graph.tasks:
-        task = Task(spec, parent, f"{scope}/{spec.id}" if scope else "")
-        reads = tuple(tasks[up] for up in spec.reads)
-        task.reads = (parent, *reads) if parent is not None else reads
-        task.after = tuple(tasks[up] for up in spec.after)
+        task = Task(f"{scope}/{spec.id}" if scope else spec.id, terms_of(spec), parent)
+        reads = tuple([tasks[up] for up in spec.reads])
+        after = tuple([tasks[up] for up in spec.after])
+        task.follow((parent, *reads) if parent is not None else reads, after)
         for up in task.reads:
-            up.readers.append(task)
-        for up in task.after:
-            up.before.append(task)
+            readers.setdefault(up, []).append(task)
+        for up in after:
+            before.setdefault(up, []).append(task)
         tasks[spec.id] = state.add(task)
+    for up, found in readers.items():
+        up.readers += tuple(found)
+    for up, found in before.items():
+        up.before += tuple(found)
     return tasks
 
 
@@ -67,18 +73,10 @@ def mark_forgotten(state: State, tasks: Iterable[Task]) -> None:
     stack = [task for task in tasks if (task.version != UNEXECUTED or task.effect) and not task.condemned]
     while stack:
         for up in stack.pop().ups:
-            if up.version == UNEXECUTED:
-                _mark(state, up)
+            if up.version == UNEXECUTED:  # and IDLE: of what makes a new version, everything downstream is condemned
+                state.move(up, Phase.DONE)
+                up.version = UNKNOWN
                 stack.append(up)
-
-
-def _mark(state: State, task: Task) -> None:
-    if task.phase is Phase.IDLE:
-        state.move(task, Phase.DONE)
-    elif not task.deterministic:  # it is making a new version already: what saw the old one must go
-        condemn_downstream(state, task)
-        return
-    task.version = UNKNOWN
 
 
 def want_owed(state: State) -> None:
@@ -129,13 +127,14 @@ def shorten(state: State, tail: Task) -> None:
 def _take_place(state: State, above: Task, old: Task, new: Task) -> None:
     """Put ``new`` in the place of ``old``, the last task of the sub-workflow of ``above``. It comes after what ``old`` came after, because
     effects are undone in reverse order."""
-    new.parent, new.reads, new.after = above, (above,), old.ups[1:]
+    new.parent = above
+    new.follow((above,), old.ups[1:])
     above.kids = [new if kid is old else kid for kid in above.kids or ()]
     above.tail = new
-    above.readers = [new if reader is old else reader for reader in above.readers]
+    above.readers = tuple(new if reader is old else reader for reader in above.readers)
     for up in new.after:
-        up.readers = [reader for reader in up.readers if reader is not old]
-        up.before = [*(later for later in up.before if later is not old), new]
+        up.readers = tuple(reader for reader in up.readers if reader is not old)
+        up.before = (*(later for later in up.before if later is not old), new)
         state.stability.rewire(up)
     state.remove(old)
 
@@ -156,7 +155,7 @@ def fold_rounds(state: State, record: RoundsDropped) -> None:
     if above is None or above.tail is None or orphan is None:
         return  # the rounds are still here, or a later record says where the last one stands
     del state.orphans[record.task]
-    old, new = above.tail, Task(record.spec, above, record.task)
+    old, new = above.tail, Task(record.task, terms_of(record.spec), above)
     state.past[above.id] = [old.id, *(kid.id for kid in old.kids or ())]  # whatever the journal still says of them
     if old.kids is not None:
         collapse(state, old)

@@ -55,11 +55,8 @@ def executed(state: State, task: Task, stored: Stored | None, graph: Graph | Non
             append_saved(state, task, stored)
         else:
             if grown:
-                parent = task.parent
                 task.recorded = True
-                state.records.append(
-                    journal.GraphReturned(task=task.id, parent=parent.id if parent else "", parent_version=parent.version if parent else 0)
-                )
+                state.records.append(journal.GraphReturned(task=task.id, parent=task.parent_id, parent_version=task.parent_version))
             state.set_saving(task, Saving.ENCODING)
             state.commands.append(Save(task=task.id, attempt=task.attempt))
     if grown:
@@ -78,7 +75,6 @@ def append_saved(state: State, task: Task, stored: Stored) -> None:
     state.set_saving(task, Saving.APPENDED)
     task.recorded = True
     task.meaning = stored.meaning
-    parent = task.parent
     state.records.append(
         journal.OutputSaved(
             task=task.id,
@@ -87,8 +83,8 @@ def append_saved(state: State, task: Task, stored: Stored) -> None:
             version=task.version,
             basis=task.basis,
             stored=stored,
-            parent=parent.id if parent else "",
-            parent_version=parent.version if parent else 0,
+            parent=task.parent_id,
+            parent_version=task.parent_version,
             growth=task.growth,
             caught=task.caught,
             started_ms=task.times[0],
@@ -111,15 +107,14 @@ def failed(state: State, task: Task, event: ev.TaskFailed) -> None:
     task.failures += 1
     if failure.kind not in ("final", "unusable") and may_retry(task.spec.retry, task.failures, failure.types):
         pause_s = delay_s(task.spec.retry, task.failures, event.chance)
-        parent = task.parent
         state.records.append(
             journal.AttemptFailed(
                 task=task.id,
                 attempt=task.attempt,
                 failures=task.failures,
                 failure=failure,
-                parent=parent.id if parent else "",
-                parent_version=parent.version if parent else 0,
+                parent=task.parent_id,
+                parent_version=task.parent_version,
             )
         )
         if task.kind is Kind.COMMITTING and not unknown:
@@ -134,15 +129,14 @@ def failed(state: State, task: Task, event: ev.TaskFailed) -> None:
 
 def _died(state: State, task: Task, failure: Failure) -> None:
     task.deaths += 1
-    parent = task.parent
     state.records.append(
         journal.WorkerDied(
             task=task.id,
             attempt=task.attempt,
             deaths=task.deaths,
             reason=failure.text,
-            parent=parent.id if parent else "",
-            parent_version=parent.version if parent else 0,
+            parent=task.parent_id,
+            parent_version=task.parent_version,
         )
     )
     if task.deaths >= DEATHS_MAX and not (task.effect and task.kind is Kind.COMMITTING):

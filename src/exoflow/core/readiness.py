@@ -40,7 +40,7 @@ def _start(state: State, task: Task) -> None:
             task.again = True
             _undo(state, task)
             return
-        if task.spec.annotations.on_unknown != "retry":
+        if task.terms.annotations.on_unknown != "retry":
             _doubt(state, task)
             return
     gate = GATE.get(task.kind)
@@ -55,19 +55,18 @@ def _start(state: State, task: Task) -> None:
     task.caught = False
     task.failure = None
     task.basis = basis_of(up.version for up in task.reads)
-    if task.spec.annotations.leaves_intent:
+    if task.terms.leaves_intent:
         task.effect = True
         if state.unwinding is not None:  # an effect more to undo, in its turn
             state.unwinding.clear()
-        parent = task.parent
         state.records.append(
             AttemptIntended(
                 task=task.id,
                 attempt=task.attempt,
                 epoch=state.epoch,
                 basis=task.basis,
-                parent=parent.id if parent else "",
-                parent_version=parent.version if parent else 0,
+                parent=task.parent_id,
+                parent_version=task.parent_version,
             )
         )
         state.move(task, Phase.STARTING)
@@ -80,8 +79,8 @@ def run(state: State, task: Task) -> None:
     state.move(task, Phase.RUNNING)
     save = task.needs_saving or task is state.root
     state.commands.append(Run(task=task.id, attempt=task.attempt, basis=task.basis, save=save))
-    if task.spec.timeout_s is not None:
-        state.commands.append(SetTimer(task=task.id, attempt=task.attempt, key="timeout", delay_s=task.spec.timeout_s))
+    if task.terms.timeout_s is not None:
+        state.commands.append(SetTimer(task=task.id, attempt=task.attempt, key="timeout", delay_s=task.terms.timeout_s))
 
 
 def _undo(state: State, task: Task) -> None:
@@ -107,7 +106,7 @@ def undo(state: State, task: Task) -> None:
 
 def _doubt(state: State, task: Task) -> None:
     """Nobody knows whether the effect of a committing task happened."""
-    if task.spec.annotations.on_unknown == "ask":
+    if task.terms.annotations.on_unknown == "ask":
         task.attempt += 1  # the answer may be an output, and each output is the work of an attempt of its own
         state.move(task, Phase.ASKING)
         state.commands.append(Ask(task=task.id, attempt=task.attempt, basis=task.basis))

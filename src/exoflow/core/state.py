@@ -7,18 +7,21 @@ acknowledged), ``effect`` (an external output stands, or may). The ``phase`` say
 from __future__ import annotations
 
 import enum
+import functools
 from collections import deque
 from typing import TYPE_CHECKING
 
-from exoflow.core.spec.annotations import Checkpoint, Kind
+from exoflow.core.spec.annotations import Annotations, Checkpoint, Kind
+from exoflow.core.spec.graph import TaskSpec
 from exoflow.core.spec.ids import UNEXECUTED
+from exoflow.core.spec.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from exoflow.core.commands import Command
     from exoflow.core.journal import Failure, OutputSaved, Record, Stored, UnwindDecided
-    from exoflow.core.spec.graph import Graph, TaskSpec
+    from exoflow.core.spec.graph import Graph
     from exoflow.core.stability import Blocked, Stability
 
 
@@ -40,6 +43,8 @@ class Status(enum.StrEnum):
 
 class Phase(enum.IntEnum):
     """What is going on with a task right now."""
+
+    __hash__ = int.__hash__  # that of enums is a function in Python, and costs more than the sets below save
 
     IDLE = 0  # not asked for
     WAITING = 1  # to run, when `missing` inputs are there
@@ -74,6 +79,21 @@ class Saving(enum.IntEnum):
     APPENDED = 2  # the record is on its way to the store
 
 
+class Terms:
+    """What is specified of a task, apart from its name and its inputs, and what follows from that. Tasks that are specified alike share it:
+    a large workflow has many tasks of few kinds."""
+
+    __slots__ = ("annotations", "catch", "deterministic", "kind", "leaves_intent", "needs_saving", "read_when_saved", "spec", "timeout_s")
+
+    def __init__(self, spec: TaskSpec) -> None:
+        self.spec = spec  # without name and inputs
+        self.annotations, self.catch, self.timeout_s = spec.annotations, spec.catch, spec.timeout_s
+        self.kind, self.leaves_intent = spec.annotations.kind, spec.annotations.leaves_intent
+        self.deterministic = spec.deterministic
+        self.needs_saving = spec.annotations.checkpoint is not Checkpoint.NONE
+        self.read_when_saved = spec.annotations.checkpoint is Checkpoint.SYNC  # consumers wait for the save
+
+
 class Task:
     """One task of a workflow, linked to its neighbours."""
 
@@ -88,6 +108,7 @@ class Task:
         "claims",  # readers that hold on to the output (and the caller, for the root)
         "condemned",  # saw a version that will be replaced; to be dropped
         "deaths",
+        "deterministic",
         "durable",
         "effect",
         "failure",  # why the last attempt failed, until the next one starts
@@ -113,23 +134,23 @@ class Task:
         "recorded",  # the journal (or what is on its way there) says that it was executed
         "s_prop",
         "saving",
-        "spec",
         "tail",  # the task of `kids` whose output is this one's
+        "terms",
         "times",  # (started_ms, ended_ms) of the executed attempt
         "undo_tries",
+        "ups",  # `reads` and `after`
         "version",
         "wanting",  # it holds claims on what it reads
     )
 
-    def __init__(self, spec: TaskSpec, parent: Task | None = None, name: str = "") -> None:
-        self.spec = spec
-        self.id = name or spec.id
-        self.kind: Kind = spec.annotations.kind
-        self.parent = parent
+    def __init__(self, name: str, terms: Terms, parent: Task | None = None) -> None:
+        self.id, self.parent = name, parent
+        self.set_terms(terms)
+        self.ups: tuple[Task, ...] = ()
         self.reads: tuple[Task, ...] = ()
         self.after: tuple[Task, ...] = ()
-        self.readers: list[Task] = []
-        self.before: list[Task] = []
+        self.readers: tuple[Task, ...] = ()
+        self.before: tuple[Task, ...] = ()
         self.kids: list[Task] | None = None
         self.tail: Task | None = None
         self.growth: Graph | None = None
@@ -150,20 +171,35 @@ class Task:
         self.r_prop: Blocked | bool | None = None
         self.asked = 0
 
+    def set_terms(self, terms: Terms) -> None:
+        self.terms = terms
+        self.kind: Kind = terms.kind
+        self.deterministic: bool = terms.deterministic
+
+    def follow(self, reads: tuple[Task, ...], after: tuple[Task, ...]) -> None:
+        """Take these inputs. Whoever calls this also tells the inputs."""
+        self.reads, self.after = reads, after
+        self.ups = reads + after if after else reads
+
     def __repr__(self) -> str:
         flags = "".join(letter for letter, on in zip("pdec", (self.present, self.durable, self.effect, self.condemned), strict=True) if on)
         return f"<{self.id} {self.phase.name} v{self.version} {flags}>"
 
     @property
-    def deterministic(self) -> bool:
-        return self.spec.deterministic
+    def spec(self) -> TaskSpec:
+        """Without name and inputs."""
+        return self.terms.spec
 
     @property
-    def ups(self) -> tuple[Task, ...]:
-        return self.reads + self.after if self.after else self.reads
+    def parent_id(self) -> str:
+        return self.parent.id if self.parent is not None else ""
 
     @property
-    def downs(self) -> list[Task]:
+    def parent_version(self) -> int:
+        return self.parent.version if self.parent is not None else 0
+
+    @property
+    def downs(self) -> tuple[Task, ...]:
         return self.readers + self.before if self.before else self.readers
 
     @property
@@ -215,16 +251,16 @@ class Task:
             and (not self.condemned or later.condemned)
         )
 
-    def hand_over(self, heir: Task, *, but: Collection[Task] = ()) -> list[Task]:
+    def hand_over(self, heir: Task, *, but: Collection[Task] = ()) -> tuple[Task, ...]:
         """Let whoever reads or follows this task, except ``but``, read or follow ``heir``. Returns who did."""
-        readers = [reader for reader in self.readers if reader not in but]
-        before = [later for later in self.before if later not in but]
-        self.readers = [reader for reader in self.readers if reader in but]
-        self.before = [later for later in self.before if later in but]
+        readers = tuple(reader for reader in self.readers if reader not in but)
+        before = tuple(later for later in self.before if later not in but)
+        self.readers = tuple(reader for reader in self.readers if reader in but)
+        self.before = tuple(later for later in self.before if later in but)
         for reader in readers:
-            reader.reads = tuple(heir if up is self else up for up in reader.reads)
+            reader.follow(tuple(heir if up is self else up for up in reader.reads), reader.after)
         for later in before:
-            later.after = tuple(heir if up is self else up for up in later.after)
+            later.follow(later.reads, tuple(heir if up is self else up for up in later.after))
         heir.readers += readers
         heir.before += before
         return readers + before
@@ -232,11 +268,21 @@ class Task:
     @property
     def read_when_saved(self) -> bool:
         """Consumers wait for the save."""
-        return self.spec.annotations.checkpoint is Checkpoint.SYNC
+        return self.terms.read_when_saved
 
     @property
     def needs_saving(self) -> bool:
-        return self.spec.annotations.checkpoint is not Checkpoint.NONE
+        return self.terms.needs_saving
+
+
+def terms_of(spec: TaskSpec) -> Terms:
+    """The one object for all tasks that are specified like this one."""
+    return _terms(spec.annotations, spec.retry, spec.timeout_s, spec.catch)
+
+
+@functools.lru_cache(maxsize=1024)
+def _terms(annotations: Annotations, retry: RetryPolicy, timeout_s: float | None, catch: bool) -> Terms:  # noqa: FBT001 - as in a specification
+    return Terms(TaskSpec("", (), (), annotations, retry, timeout_s, catch))
 
 
 class Ending:
@@ -292,7 +338,7 @@ class State:
     def add(self, task: Task) -> Task:
         self.tasks[task.id] = task
         task.attempt = self.attempts_used.get(task.id, 0)
-        self.unsettled += _unsettled(task.spec)
+        self.unsettled += _unsettled(task.terms)
         return task
 
     def forget(self, task: Task) -> None:
@@ -304,12 +350,13 @@ class State:
     def remove(self, task: Task) -> None:
         """The inverse of ``add``, for good."""
         del self.tasks[task.id]
-        self.unsettled -= _unsettled(task.spec)
+        self.unsettled -= _unsettled(task.terms)
 
     def respecify(self, task: Task, spec: TaskSpec) -> None:
         """Give a task other annotations (of the same kind)."""
-        self.unsettled += _unsettled(spec) - _unsettled(task.spec)
-        task.spec = spec
+        terms = terms_of(spec)
+        self.unsettled += _unsettled(terms) - _unsettled(task.terms)
+        task.set_terms(terms)
 
     def has(self, task: Task) -> bool:
         return self.tasks.get(task.id) is task
@@ -336,8 +383,8 @@ class State:
         task.saving = saving
 
 
-def _unsettled(spec: TaskSpec) -> bool:
-    return not spec.deterministic and spec.annotations.checkpoint is Checkpoint.NONE
+def _unsettled(terms: Terms) -> bool:
+    return not (terms.deterministic or terms.needs_saving)
 
 
 class Orphan:

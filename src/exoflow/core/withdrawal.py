@@ -107,7 +107,7 @@ def collapse(state: State, task: Task) -> None:
     task.kids = task.tail = task.growth = None
     task.grew = False
     if tail is not None:
-        task.readers = []  # they were the kids
+        task.readers = ()  # they were the kids
         tail.hand_over(task, but=mine)
         if state.root is tail:
             state.root = task

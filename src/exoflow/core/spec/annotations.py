@@ -21,6 +21,8 @@ class Checkpoint(enum.IntEnum):
 class Kind(enum.IntEnum):
     """The three kinds of task. The default annotations make a committing one."""
 
+    __hash__ = int.__hash__  # that of enums is a function in Python
+
     INTERNAL = 0
     UNDOABLE = 1
     COMMITTING = 2

@@ -238,8 +238,8 @@ DECISIONS = (
         name="sync_is_async",
         breaks="consumers start before an output with checkpoint='sync' is saved",
         module="exoflow.core.state",
-        old="return self.spec.annotations.checkpoint is Checkpoint.SYNC",
-        new="return False",
+        old="self.read_when_saved = spec.annotations.checkpoint is Checkpoint.SYNC",
+        new="self.read_when_saved = False",
     ),
     Mutant(
         name="told_before_it_is_durable",
