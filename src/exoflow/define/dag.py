@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -13,13 +14,17 @@ if TYPE_CHECKING:
     from exoflow.define.task import Task
 
 
+_NO_KWARGS: dict[str, Any] = {}
+"""One for all nodes: a large DAG keeps those of each of its tasks."""
+
+
 class Node:
     """A task on its arguments. Made by ``task.bind(...)``; run by ``exoflow.run(node)``; given to other tasks as an argument."""
 
     __slots__ = ("__weakref__", "after", "args", "kwargs", "label", "task")
 
     def __init__(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], label: str = "") -> None:
-        self.task, self.args, self.kwargs = task, args, kwargs
+        self.task, self.args, self.kwargs = task, args, kwargs or _NO_KWARGS
         self.label = label or task.task_options.name or task.label
         self.after: tuple[Node, ...] = ()
 
@@ -127,6 +132,12 @@ class Slot:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Slot, (self.index,)
+
+
+@functools.lru_cache(maxsize=64)
+def slot(index: int) -> Slot:
+    """The slot with this index. Most tasks read few outputs, so theirs are shared."""
+    return Slot(index)
 
 
 def substitute(value: Any, replace: Callable[[Any], Any], kinds: tuple[type, ...]) -> Any:

@@ -13,7 +13,7 @@ from exoflow import codec
 from exoflow.core import checks
 from exoflow.core.spec.graph import Graph, TaskSpec, ordered
 from exoflow.define import registry
-from exoflow.define.dag import InputNode, Node, Slot, nodes_in, substitute
+from exoflow.define.dag import InputNode, Node, Slot, nodes_in, slot, substitute
 from exoflow.define.options import TaskOptions
 from exoflow.define.task import Task, task
 from exoflow.errors import (
@@ -28,7 +28,7 @@ from exoflow.errors import (
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 
 
-class Call(msgspec.Struct, frozen=True, array_like=True):
+class Call(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One task's call: the name of the task, its arguments with a Slot where an output goes, and what goes with it."""
 
     task: str
@@ -131,7 +131,7 @@ def _filled(
     def place(found: Node) -> Slot:
         if found not in names:
             raise ForeignNodeError(message=f"node '{found.label}' was given to run() as an input; pass it to a task's bind() instead")
-        return reads.setdefault(found, Slot(len(reads)))
+        return reads.setdefault(found, slot(len(reads)))
 
     args, kwargs = node.args, node.kwargs
     if any(isinstance(each, InputNode) for each in held):

@@ -12,7 +12,7 @@ from exoflow.core.commands import Grow
 from exoflow.core.journal import Record
 from exoflow.core.machine import Machine
 from exoflow.define import registry
-from exoflow.define.plan import Call, Plan
+from exoflow.define.plan import Plan
 from exoflow.errors import EngineBug, ExoflowError, InvalidStateError
 from exoflow.executors.base import Executor
 from exoflow.runtime.threads import Threads
@@ -137,9 +137,9 @@ class Run:
         "homes",
         "live",
         "machine",
+        "main",
         "next_seq",
         "payloads",
-        "plan",
         "seqs",
         "values",
         "workflow_id",
@@ -157,10 +157,10 @@ class Run:
         digest: str,
         created_ms: int,
     ) -> None:
-        self.workflow_id, self.epoch, self.machine, self.plan, self.values = workflow_id, epoch, machine, plan, values
+        self.workflow_id, self.epoch, self.machine, self.values = workflow_id, epoch, machine, values
         self.digest, self.created_ms = digest, created_ms
-        self.calls: dict[str, Call] = dict(plan.calls)
-        self.code, self.homes = dict(plan.code), dict(plan.homes)  # of sub-workflows too
+        self.main = plan.main
+        self.calls, self.code, self.homes = plan.calls, plan.code, plan.homes  # this run's own from here on: those of sub-workflows come in
         self.next_seq = 1
         self.seqs: dict[str, list[int]] = {}  # journal entries of tasks of sub-workflows
         self.payloads: dict[tuple[str, int], bytes | None] = {}  # of outputs whose record is not written yet
@@ -200,4 +200,4 @@ class Run:
 
     def find(self, key: str) -> Any | None:
         """What the registry knows under the name of a task, or of a function that goes with one."""
-        return registry.find(key, self.plan.main, self.homes.get(key, ""))
+        return registry.find(key, self.main, self.homes.get(key, ""))

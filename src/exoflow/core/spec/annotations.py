@@ -28,7 +28,7 @@ class Kind(enum.IntEnum):
     COMMITTING = 2
 
 
-class Annotations(msgspec.Struct, frozen=True, array_like=True):
+class Annotations(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """``on_unknown`` matters for committing tasks only: what to do when nobody knows whether a dead attempt had its effect."""
 
     checkpoint: Checkpoint = Checkpoint.ASYNC

@@ -11,7 +11,7 @@ from exoflow.core.spec.retry import RetryPolicy
 from exoflow.errors import CycleError
 
 
-class TaskSpec(msgspec.Struct, frozen=True, array_like=True):
+class TaskSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One task: ``reads`` are the tasks whose outputs it gets, ``after`` those that must merely have finished; no task is named twice.
     ``catch`` turns a final failure into the output ``(None, error)``."""
 

@@ -12,7 +12,7 @@ UNDO_TRIES_MAX = 5
 """Failed tries of one rollback before a person must look."""
 
 
-class RetryPolicy(msgspec.Struct, frozen=True, array_like=True):
+class RetryPolicy(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """``retries`` more attempts after the first. The n-th waits ``backoff_s * factor**(n-1)``, at most ``backoff_max_s`` seconds, of
     which a random part of up to ``jitter`` (0 to 1) is taken away. Only exceptions named in ``retry_on`` count; all, if it is empty."""
 
