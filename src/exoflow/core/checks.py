@@ -16,8 +16,9 @@ from exoflow.core.readiness import GATE
 from exoflow.core.spec.annotations import Checkpoint
 from exoflow.core.spec.graph import Graph, TaskSpec
 from exoflow.core.spec.ids import UNEXECUTED
+from exoflow.core.spec.terms import terms_of
 from exoflow.core.stability import Prop, Stability, inputs, position
-from exoflow.core.state import State, Task, terms_of
+from exoflow.core.state import State, Task
 
 _TRIALS_MAX = 2_000_000
 """Tasks visited, at most, while looking for a smaller repair than the first that was found."""

@@ -11,8 +11,9 @@ from exoflow.core.journal import RoundsDropped, TasksWithdrawn
 from exoflow.core.spec.annotations import Kind
 from exoflow.core.spec.graph import Graph
 from exoflow.core.spec.ids import UNEXECUTED, UNKNOWN, child_scope
+from exoflow.core.spec.terms import terms_of
 from exoflow.core.stability import Prop
-from exoflow.core.state import Orphan, Phase, Saving, State, Task, terms_of
+from exoflow.core.state import Orphan, Phase, Saving, State, Task
 from exoflow.core.withdrawal import collapse
 from exoflow.errors import EngineBug
 

@@ -7,21 +7,20 @@ acknowledged), ``effect`` (an external output stands, or may). The ``phase`` say
 from __future__ import annotations
 
 import enum
-import functools
 from collections import deque
 from typing import TYPE_CHECKING
 
-from exoflow.core.spec.annotations import Annotations, Checkpoint, Kind
-from exoflow.core.spec.graph import TaskSpec
 from exoflow.core.spec.ids import UNEXECUTED
-from exoflow.core.spec.retry import RetryPolicy
+from exoflow.core.spec.terms import terms_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from exoflow.core.commands import Command
     from exoflow.core.journal import Failure, OutputSaved, Record, Stored, UnwindDecided
-    from exoflow.core.spec.graph import Graph
+    from exoflow.core.spec.annotations import Kind
+    from exoflow.core.spec.graph import Graph, TaskSpec
+    from exoflow.core.spec.terms import Terms
     from exoflow.core.stability import Blocked, Stability
 
 
@@ -77,21 +76,6 @@ class Saving(enum.IntEnum):
     NOT = 0
     ENCODING = 1  # the runtime is at it
     APPENDED = 2  # the record is on its way to the store
-
-
-class Terms:
-    """What is specified of a task, apart from its name and its inputs, and what follows from that. Tasks that are specified alike share it:
-    a large workflow has many tasks of few kinds."""
-
-    __slots__ = ("annotations", "catch", "deterministic", "kind", "leaves_intent", "needs_saving", "read_when_saved", "spec", "timeout_s")
-
-    def __init__(self, spec: TaskSpec) -> None:
-        self.spec = spec  # without name and inputs
-        self.annotations, self.catch, self.timeout_s = spec.annotations, spec.catch, spec.timeout_s
-        self.kind, self.leaves_intent = spec.annotations.kind, spec.annotations.leaves_intent
-        self.deterministic = spec.deterministic
-        self.needs_saving = spec.annotations.checkpoint is not Checkpoint.NONE
-        self.read_when_saved = spec.annotations.checkpoint is Checkpoint.SYNC  # consumers wait for the save
 
 
 class Task:
@@ -273,16 +257,6 @@ class Task:
     @property
     def needs_saving(self) -> bool:
         return self.terms.needs_saving
-
-
-def terms_of(spec: TaskSpec) -> Terms:
-    """The one object for all tasks that are specified like this one."""
-    return _terms(spec.annotations, spec.retry, spec.timeout_s, spec.catch)
-
-
-@functools.lru_cache(maxsize=1024)
-def _terms(annotations: Annotations, retry: RetryPolicy, timeout_s: float | None, catch: bool) -> Terms:  # noqa: FBT001 - as in a specification
-    return Terms(TaskSpec("", (), (), annotations, retry, timeout_s, catch))
 
 
 class Ending:

@@ -237,7 +237,7 @@ DECISIONS = (
     Mutant(
         name="sync_is_async",
         breaks="consumers start before an output with checkpoint='sync' is saved",
-        module="exoflow.core.state",
+        module="exoflow.core.spec.terms",
         old="self.read_when_saved = spec.annotations.checkpoint is Checkpoint.SYNC",
         new="self.read_when_saved = False",
     ),
