@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 from exoflow.core import demand, ending, growth, invariants, journal, readiness, replay, transitions
@@ -16,7 +15,7 @@ from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.state import Phase, State, Status, Task
 from exoflow.errors import EngineBug
 
-_STORY_LENGTH = 4000
+_STORY_LENGTH = 2000  # at least; at most twice as long
 
 
 class Machine:
@@ -29,14 +28,17 @@ class Machine:
         self._checked = checked
         self._graph = graph
         self._ticket = 0
-        self._on_the_way: deque[tuple[int, tuple[Record, ...]]] = deque()
+        self._durable = 0  # the last ticket that was answered
+        self._on_the_way: dict[int, tuple[Record, ...]] = {}
         self._turn = 0
-        self._story: deque[tuple[int, str, str]] = deque(maxlen=_STORY_LENGTH)
+        self._story: list[tuple[int, str, str]] = []
 
     def handle(self, event: ev.Event) -> list[Command]:
         """Take one event in; return what must be done about it. Raises EngineBug, with the story, if a law of the core is broken; the
         machine must not be used after that."""
         self._turn += 1
+        if len(self._story) > 2 * _STORY_LENGTH:
+            del self._story[:-_STORY_LENGTH]
         try:
             self._note(event)
             self._settle()
@@ -97,15 +99,16 @@ class Machine:
             self._ticket += 1
             records = tuple(state.records)
             state.records = []
-            self._on_the_way.append((self._ticket, records))
+            self._on_the_way[self._ticket] = records
             status = Status(state.outcome.status) if state.outcome is not None else Status.RUNNING
             state.commands.append(Append(ticket=self._ticket, records=records, status=status))
 
     # --- events about the whole workflow -------------------------------------------------------------------------------------
 
     def _appended(self, ticket: int) -> None:
-        while self._on_the_way and self._on_the_way[0][0] <= ticket:
-            for record in self._on_the_way.popleft()[1]:
+        while self._durable < min(ticket, self._ticket):
+            self._durable += 1
+            for record in self._on_the_way.pop(self._durable):
                 handler = transitions.DURABLE.get(type(record))
                 if handler is not None:
                     handler(self.state, record)

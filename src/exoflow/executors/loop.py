@@ -25,7 +25,7 @@ class _Attempt:
         self.call, self.done = call, done
         self.began = self.stop_asked = False
         self.task: asyncio.Task[None] | None = None
-        self.children: set[asyncio.Task[Any]] = set()
+        self.children: set[asyncio.Task[Any]] | None = None
 
 
 _attempt: ContextVar[_Attempt | None] = ContextVar("exoflow_attempt", default=None)
@@ -153,6 +153,8 @@ def _child_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any)
     task = asyncio.Task(coroutine, loop=loop, **options)
     attempt = _attempt.get()
     if attempt is not None:
+        if attempt.children is None:
+            attempt.children = set()
         attempt.children.add(task)
         task.add_done_callback(attempt.children.discard)
     return task

@@ -6,7 +6,6 @@ import fcntl
 import functools
 import os
 import socket
-import uuid
 from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
@@ -77,7 +76,7 @@ class SystemHost:
         return os.getpid()
 
     def new_id(self) -> str:
-        return uuid.uuid4().hex
+        return os.urandom(16).hex()
 
     def enter(self, owner: str, store: Store) -> Lock:
         """Stores that know of no folder (``directory``) get no lock."""

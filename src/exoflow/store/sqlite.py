@@ -161,7 +161,8 @@ class SqliteStore:
             return verdicts
 
         verdicts = self._transact(work)
-        self._blobs.answer(name for write in writes for name in write.blobs)
+        if blobs := [name for write in writes for name in write.blobs]:
+            self._blobs.answer(blobs)
         return verdicts
 
     def claim(self, workflow_id: str, *, epoch: int, owner: str | None) -> int | None:

@@ -30,7 +30,7 @@ class TaskSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return self.annotations.deterministic and not self.catch and self.annotations.on_unknown == "retry"
 
 
-class Graph(msgspec.Struct, frozen=True, array_like=True):
+class Graph(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Tasks in a topological order (upstream first), and the one whose output is the result."""
 
     tasks: tuple[TaskSpec, ...]

@@ -29,14 +29,14 @@ def check_id(value: object, what: str = "workflow_id") -> str:
         raise InvalidIdError(message=f"{what} is empty; omit it to get a generated id, or pass {_HINT}")
     if len(value) > ID_LENGTH_MAX:
         raise InvalidIdError(message=f"{what} has {len(value)} characters; the limit is {ID_LENGTH_MAX}")
+    if _ID.fullmatch(value) and ".." not in value:
+        return value
     for position, char in enumerate(value):
         if not _ALLOWED.match(char):
             shown = f"'{char}'" if char.isprintable() and char.isascii() else f"U+{ord(char):04X}"
             name = unicodedata.name(char, "a control character")
             raise InvalidIdError(message=f"{what} contains {shown} ({name}) at position {position}; allowed are {_HINT}")
-    if not _ID.fullmatch(value) or ".." in value:
-        raise InvalidIdError(message=f"{what} {value!r:.60} is malformed: {_HINT}, and no '..'")
-    return value
+    raise InvalidIdError(message=f"{what} {value!r:.60} is malformed: {_HINT}, and no '..'")
 
 
 def child_scope(parent: str, *, tail: bool) -> str:
