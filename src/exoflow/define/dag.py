@@ -140,16 +140,18 @@ def slot(index: int) -> Slot:
     return Slot(index)
 
 
-def substitute(value: Any, replace: Callable[[Any], Any], kinds: tuple[type, ...]) -> Any:
-    """``value`` with each instance of ``kinds`` in it replaced, however deep in lists, tuples, dicts and dataclasses. What holds none is
-    returned as it is, not copied; what is held twice is replaced once. Raises RecursionError if it is nested too deeply."""
-    return _substitute(value, replace, kinds, {})
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def substitute(args: tuple[Any, ...], kwargs: dict[str, Any], replace: Callable[[Any], Any], kinds: tuple[type, ...]) -> Arguments:
+    """The arguments of a call with each instance of ``kinds`` in them replaced, however deep in lists, tuples, dicts and dataclasses. What
+    holds none is returned as it is, not copied; what is held twice is replaced once. Raises RecursionError if nested too deeply."""
+    made: dict[int, Any] = {}
+    return _substitute(args, replace, kinds, made), _substitute(kwargs, replace, kinds, made) if kwargs else kwargs
 
 
 def _substitute(value: Any, replace: Callable[[Any], Any], kinds: tuple[type, ...], made: dict[int, Any]) -> Any:
     """``made`` holds what has become of each container, by id; of one whose inside is being visited, the container itself."""
-    if isinstance(value, kinds):
-        return replace(value)
     items = _held(value)
     if items is None:
         return value
@@ -157,7 +159,10 @@ def _substitute(value: Any, replace: Callable[[Any], Any], kinds: tuple[type, ..
     if known is not made:
         return known
     made[id(value)] = value
-    new = [_substitute(item, replace, kinds, made) for item in items]
+    new = [
+        replace(item) if isinstance(item, kinds) else item if type(item) in _LEAVES else _substitute(item, replace, kinds, made)
+        for item in items
+    ]
     if not all(map(operator.is_, new, items)):
         made[id(value)] = _with(value, new)
     return made[id(value)]
@@ -195,14 +200,13 @@ def _with(value: Any, items: list[Any]) -> Any:
 _LEAVES = frozenset({int, float, str, bytes, bool, type(None), complex})
 
 
-def nodes_in(*values: Any) -> list[Node | InputNode]:
-    """Every node in ``values``, in order, each as often as it occurs."""
+def nodes_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Node | InputNode]:
+    """Every node in the arguments of a call, in order, each as often as it occurs."""
     found: list[Node | InputNode] = []
 
     def note(node: Node | InputNode) -> Node | InputNode:
         found.append(node)
         return node
 
-    for value in values:
-        substitute(value, note, (Node, InputNode))
+    substitute(args, kwargs, note, (Node, InputNode))
     return found

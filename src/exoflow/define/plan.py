@@ -135,8 +135,8 @@ def _filled(
 
     args, kwargs = node.args, node.kwargs
     if any(isinstance(each, InputNode) for each in held):
-        args, kwargs = substitute(args, fill, (InputNode,)), substitute(kwargs, fill, (InputNode,))
-    args, kwargs = substitute(args, place, (Node,)), substitute(kwargs, place, (Node,))
+        args, kwargs = substitute(args, kwargs, fill, (InputNode,))
+    args, kwargs = substitute(args, kwargs, place, (Node,))
     return args, kwargs, tuple(names[up] for up in reads)
 
 

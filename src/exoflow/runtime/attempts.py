@@ -16,10 +16,11 @@ from exoflow.core import commands as cmd
 from exoflow.core import events as ev
 from exoflow.core.journal import Failure, Stored
 from exoflow.core.state import Phase
+from exoflow.define.dag import Arguments
 from exoflow.define.plan import Call
 from exoflow.define.task import Task
 from exoflow.errors import EngineBug, ExoflowError, PayloadTooLargeError, StorageFullError, StoreUnavailable, UnresumableTaskError
-from exoflow.runtime.calls import Arguments, arguments, undo_arguments
+from exoflow.runtime.calls import arguments, undo_arguments
 from exoflow.runtime.loop import Job, Loop
 from exoflow.runtime.ownership import birth_of, life_of
 from exoflow.runtime.run import Run

@@ -6,12 +6,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from exoflow.define.dag import Slot, substitute
+from exoflow.define.dag import Arguments, Slot, substitute
 from exoflow.define.plan import Call
 from exoflow.runtime.values import Spoiled, Values
 from exoflow.worker.attempt import LostInputs
-
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def arguments(values: Values, call: Call, inputs: tuple[str, ...]) -> Arguments:
@@ -31,7 +29,7 @@ def arguments(values: Values, call: Call, inputs: tuple[str, ...]) -> Arguments:
     def fill(slot: Slot) -> Any:
         return outputs[slot.index]
 
-    return substitute(call.args, fill, (Slot,)), substitute(call.kwargs, fill, (Slot,))
+    return substitute(call.args, call.kwargs, fill, (Slot,))
 
 
 def undo_arguments(
