@@ -39,8 +39,8 @@ class Committer(Protocol):
 class GroupCommitter:
     """One transaction at a time, by whichever thread comes first: a caller or worker that would otherwise only wait saves the hand-over to
     another thread and back (measured on 2 cores: a chain of 10 committing tasks takes 0.64 of the time). A thread of its own takes over
-    when the queue does not run dry, when whoever has work runs an event loop, and while the disk is full: it waits and tries again then,
-    and new workflows are refused.
+    while functions run or whoever has work runs an event loop, when the queue does not run dry, and while the disk is full: it waits and
+    tries again then, and new workflows are refused.
     """
 
     def __init__(self, store: Store, threads: Threads) -> None:
