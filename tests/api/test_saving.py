@@ -218,3 +218,55 @@ def test_a_fault_while_an_outcome_is_taken_in_does_not_hang(memory, monkeypatch)
     monkeypatch.setattr(attempts._Attempt, "_returned", broken)
     with pytest.raises(EngineBug, match="ZeroDivisionError: bug"):
         memory.run(other.bind(), name="w")
+
+
+class SlowStore(MemoryStore):
+    """Lets nothing be committed that came after the submission, until ``go`` is set."""
+
+    durable = False
+
+    def __init__(self):
+        super().__init__()
+        self.go = threading.Event()
+
+    def commit(self, writes):
+        if not any(write.create for write in writes):
+            assert self.go.wait(PATIENCE_S)
+        return super().commit(writes)
+
+
+def test_the_only_thread_goes_on_while_another_commits():
+    store = SlowStore()
+
+    @task(can_rollback=True)
+    def step(x):
+        if x == 5:
+            store.go.set()
+        return x + 1
+
+    node = step.bind(0)
+    for _ in range(5):
+        node = step.bind(node)
+    with exoflow.Engine(store, threads=1) as engine:
+        assert engine.run(node) == 6
+
+
+def test_nobody_has_to_handle_the_events_of_others_for_long(memory, monkeypatch):
+    from exoflow.runtime import loop
+
+    monkeypatch.setattr(loop, "_EVENTS_IN_A_ROW", 1)
+    threads = set()
+    handle = loop.Loop._handle
+
+    def note(self, *given):
+        threads.add(threading.current_thread().name)
+        handle(self, *given)
+
+    monkeypatch.setattr(loop.Loop, "_handle", note)
+
+    @task
+    async def one():
+        return 1
+
+    assert memory.run(exoflow.workflow(lambda: [one.bind() for _ in range(50)])) == [1] * 50
+    assert any(name.startswith("exoflow-saver") for name in threads)

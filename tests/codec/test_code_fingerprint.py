@@ -319,3 +319,66 @@ def test_a_task_and_its_function_are_the_same_code():
         return 1
 
     assert codec.code_fingerprint(task(f)) == codec.code_fingerprint(f)
+
+
+# --- looked at again only when something has changed ----------------------------------------------------------------------------------
+
+CHANGING = """
+def helper(x):
+    return x
+
+class Thing:
+    def method(self):
+        return 1
+
+def made(held):
+    def f(a, b=1, *, c=2):
+        return helper(a), Thing().method(), held, b, c
+    return f
+
+f = made(3)
+"""
+
+
+@pytest.fixture
+def changing():
+    module = types.ModuleType("flow")
+    exec(compile(CHANGING, "<flow>", "exec"), module.__dict__)
+    return module
+
+
+def test_what_has_not_changed_is_not_looked_at_again(changing, monkeypatch):
+    code = codec.Code(changing.f)
+    first = code.fingerprint()
+    monkeypatch.setattr(codec.Code, "_look", None)
+    assert code.fingerprint() == first
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "def helper(x):\n    return -x",
+        "Thing.method = lambda self: 2",
+        "Thing.other = lambda self: 2",
+        "Thing = type('Thing', (), {'method': lambda self: 2})",
+        "f.__code__ = (lambda held: lambda a, b=1, *, c=2: held)(0).__code__",
+        "f.__defaults__ = (7,)",
+        "f.__kwdefaults__['c'] = 7",
+        "f.__closure__[0].cell_contents = 7",
+        "helper.__wrapped__ = made",
+    ],
+)
+def test_what_has_changed_is_noticed(changing, change):
+    code = codec.Code(changing.f)
+    first = code.fingerprint()
+    exec(change, changing.__dict__)
+    assert code.fingerprint() == codec.code_fingerprint(changing.f)
+    assert code.fingerprint() != first
+
+
+def test_defaults_that_change_within_themselves_are_looked_at_each_time(changing):
+    changing.f.__defaults__ = ([1],)
+    code = codec.Code(changing.f)
+    first = code.fingerprint()
+    changing.f.__defaults__[0].append(2)
+    assert code.fingerprint() != first

@@ -128,3 +128,63 @@ def test_with_fewer_threads_than_wanted_the_work_goes_on(monkeypatch, held, exec
 def test_a_senseless_number_of_workers_is_refused(workers):
     with pytest.raises(InvalidOptionError, match="workers of executor 'thread'"):
         ThreadExecutor(workers)
+
+
+class Following(list):
+    """What ran, in order, and in which thread; ``done`` is set after the last."""
+
+    def __init__(self, executor, last):
+        self.executor, self.last, self.done = executor, last, threading.Event()
+
+    def __call__(self, name):
+        self.append((name, threading.current_thread().name))
+        if name == self.last:
+            self.done.set()
+
+    def submit(self, *names, then=lambda: None):
+        for name in names:
+            self.executor.submit(make_call(self, name), lambda _: then())
+        return self
+
+
+def test_what_follows_from_an_answer_stays_in_its_thread():
+    executor = ThreadExecutor(3)
+    ran = Following(executor, "c")
+    ran.submit("a", then=lambda: ran.submit("b", then=lambda: ran.submit("c")))
+    assert ran.done.wait(10)
+    executor.close()
+    assert ran == [(name, "exoflow-thread-0") for name in "abc"]
+
+
+def test_several_that_follow_from_an_answer_run_in_order(executor):
+    ran = Following(executor, "f")
+    ran.submit("a", then=lambda: ran.submit("b", "c", "d", then=lambda: None)).submit("x", then=lambda: ran.submit("f"))
+    assert ran.done.wait(10)
+    assert [name for name, _ in ran] in (["a", "x", "b", "c", "d", "f"], ["a", "x", "f", "b", "c", "d"], ["a", "b", "c", "d", "x", "f"])
+
+
+def test_what_waits_for_its_thread_to_answer_can_be_stopped(executor):
+    outcomes, answered = [], threading.Event()
+
+    def answer(_):
+        call = make_call(same, 1)
+        executor.submit(call, outcomes.append)
+        executor.stop(call.key)
+        answered.set()
+
+    executor.submit(make_call(same, 1), answer)
+    assert answered.wait(10)
+    assert outcomes == [Stopped(began=False)]
+    assert submit(executor, same, 2).value() == 2
+
+
+def test_a_function_that_submits_does_not_hold_up_what_it_submitted():
+    executor = ThreadExecutor(2)
+    ran = threading.Event()
+
+    def waits_for_another():
+        executor.submit(make_call(ran.set), lambda _: None)
+        return ran.wait(10)
+
+    assert submit(executor, waits_for_another).value() is True
+    executor.close()
