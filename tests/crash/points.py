@@ -137,6 +137,8 @@ BELONG = {
     "store.blobs.Files.flush_folder.*": "files.flush_folder",
     "store.blobs.Files.unlink.*": "files.unlink",
     "store.blobs.FileBlobs.put.*": "blobs.put",
+    "store.blobs.FileBlobs._put_again.*": "blobs.put",
+    "store.blobs.FileBlobs._spool_large.*": "files.flush",
     "store.blobs.FileBlobs.open.close": "blobs.put",
     "store.blobs.FileBlobs.collect.*": "blobs.collect",
     "store.blobs.FileBlobs._sweep.*": "files.unlink",

@@ -169,6 +169,103 @@ def test_putting_and_opening_do_not_hold_the_blob_in_memory(blobs: FileBlobs, mo
     assert peak < 3 << 18
 
 
+# --- large ones, which are in memory as a whole ---
+
+
+@pytest.fixture
+def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LARGE_FROM", 20_000)
+
+
+LARGE = bytes(range(250)) * 100
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_a_large_blob_is_flushed_before_it_has_a_name(blobs: FileBlobs, files: Recorder) -> None:
+    files.done.clear()
+    name = blobs.put([b"", LARGE, memoryview(LARGE).cast("I")])
+    assert name == digest([LARGE, LARGE]).hex()
+    settled = [f"make_folder {name[:2]}", "flush_folder blobs"]
+    assert files.done == ["write", "write", "flush", *settled, f"rename {name}", f"flush_folder {name[:2]}"]
+    assert bytes(blobs.open(name)) == 2 * LARGE
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_a_large_blob_that_is_there_is_not_written_again(blobs: FileBlobs, files: Recorder) -> None:
+    name = blobs.put([LARGE])
+    files.done.clear()
+    assert blobs.put([LARGE]) == name
+    assert files.done == [f"flush_folder {name[:2]}"]
+    assert leftovers(blobs) == []
+    assert bytes(blobs.open(name)) == LARGE
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_what_only_looks_like_one_that_is_there_is_written(blobs: FileBlobs) -> None:
+    """Alike at both ends and of the same size."""
+    other = LARGE[:10_000] + b"!" + LARGE[10_001:]
+    names = blobs.put([LARGE]), blobs.put([other])
+    assert [bytes(blobs.open(name)) for name in names] == [LARGE, other]
+
+
+@pytest.mark.usefixtures("small_is_large")
+@pytest.mark.parametrize("how", ["damaged", "removed"])
+def test_to_put_a_damaged_large_blob_again_repairs_it(blobs: FileBlobs, how: str) -> None:
+    name = blobs.put([LARGE])
+    path = blobs.directory / name[:2] / name
+    if how == "damaged":
+        path.write_bytes(LARGE[::-1])
+    else:
+        path.unlink()
+        path.parent.rmdir()
+        blobs._settled.clear()
+    assert blobs.put([LARGE]) == name
+    assert bytes(blobs.open(name)) == LARGE
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_a_large_blob_that_is_there_and_whose_folder_cannot_be_flushed(blobs: FileBlobs, files: Recorder) -> None:
+    blobs.put([LARGE])
+    open_files = len(os.listdir("/dev/fd"))
+    files.fail = "flush_folder", errno.EIO
+    with pytest.raises(StoreUnavailable):
+        blobs.put([LARGE])
+    assert len(os.listdir("/dev/fd")) == open_files
+    with pytest.raises(StoreUnavailable, match="flushing failed"):
+        blobs.put([b"small"])
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_no_more_is_remembered_of_what_was_written_than_is_of_use(blobs: FileBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_GLANCES_MAX", 3)
+    for number in range(5):
+        blobs.put([b"%d" % number, LARGE])
+    assert len(blobs._glances) == 3
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_without_a_thread_to_hash_in_a_large_blob_is_put_all_the_same(blobs: FileBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert bytes(blobs.open(blobs.put([LARGE]))) == LARGE
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_while_a_large_blob_is_put_threads_take_turns_faster(blobs: FileBlobs, files: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sys.getswitchinterval()
+    seen = []
+    monkeypatch.setattr(Recorder, "note", lambda *_: seen.append(sys.getswitchinterval()))
+    blobs.put([LARGE])
+    assert max(seen) < 0.001 < before
+    assert sys.getswitchinterval() == before
+    with module._BRISK, module._BRISK:
+        sys.setswitchinterval(0.1)  # by somebody else
+    assert sys.getswitchinterval() == pytest.approx(0.1)
+    sys.setswitchinterval(before)
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 @pytest.mark.parametrize("operation", ["write", "flush", "make_folder", "rename"])
 def test_a_full_disk(blobs: FileBlobs, files: Recorder, operation: str, code: int) -> None:

@@ -31,6 +31,8 @@ from exoflow.worker.task_runner import describe
 
 _ENCODE_AT_ONCE_ITEMS = 10_000
 """Containers with more items are pickled beside the next tasks, not before them."""
+_AT_ONCE_BYTES = 64 * 1024
+"""So much is handed to the store at once; what is larger, beside the next tasks."""
 
 _FINAL = frozenset(
     f"exoflow.errors.{name}"
@@ -124,9 +126,11 @@ class _Attempt(Job):
             elif self._call.catch:
                 value = (decode(value, task) if isinstance(value, codec.Encoded) else value, None)
             if (command.save or graph is not None) and _quick(value):
-                audit = _is_deterministic(run, task) and graph is None
-                with contextlib.suppress(StorageFullError, StoreUnavailable):  # no fault of the task; the saver has more patience
-                    stored, run.payloads[task, attempt] = to_bytes(loop, task, value, audit=audit)
+                encoded = value if isinstance(value, codec.Encoded) else codec.encode(value)
+                if encoded.size <= _AT_ONCE_BYTES:  # what looked small may hold arrays
+                    audit = _is_deterministic(run, task) and graph is None
+                    with contextlib.suppress(StorageFullError, StoreUnavailable):  # no fault of the task; the saver has more patience
+                        stored, run.payloads[task, attempt] = to_bytes(loop, task, value, encoded, audit=audit)
         except (codec.NotSerializable, PayloadTooLargeError) as error:
             return ev.TaskFailed(task=task, attempt=attempt, failure=unsaveable(task, self._call, error))
         except ExoflowError as error:
@@ -169,12 +173,12 @@ def _is_deterministic(run: Run, task: str) -> bool:
 def _quick(value: Any) -> bool:
     """Whether encoding it costs less than handing that to another thread."""
     if isinstance(value, codec.Encoded):
-        return value.size <= 1 << 16
+        return value.size <= _AT_ONCE_BYTES
     size = getattr(value, "nbytes", None)
     if isinstance(size, int):
-        return size <= 1 << 16
+        return size <= _AT_ONCE_BYTES
     if isinstance(value, (str, bytes, bytearray)):
-        return len(value) <= 1 << 16
+        return len(value) <= _AT_ONCE_BYTES
     return not isinstance(value, (list, tuple, dict, set, frozenset)) or len(value) <= _ENCODE_AT_ONCE_ITEMS
 
 
@@ -272,8 +276,7 @@ def give_up(loop: Loop, run: Run, error: Exception, ended: Job | None = None) ->
     loop.post(run, lambda: loop.abandon(run, fault), ended)
 
 
-def to_bytes(loop: Loop, task: str, value: Any, *, audit: bool) -> tuple[Stored, bytes | None]:
-    encoded = value if isinstance(value, codec.Encoded) else codec.encode(value)
+def to_bytes(loop: Loop, task: str, value: Any, encoded: codec.Encoded, *, audit: bool) -> tuple[Stored, bytes | None]:
     meaning = ""
     if audit and encoded.size <= loop.settings.inline_bytes:
         with contextlib.suppress(codec.NotSerializable, codec.Unreadable):  # then there is nothing to audit against

@@ -121,7 +121,8 @@ def save(loop: Loop, run: Run, command: cmd.Save) -> None:
 def _save(loop: Loop, run: Run, command: cmd.Save, value: Any, call: Call, *, audit: bool) -> None:
     event: ev.Event
     try:
-        stored, payload = to_bytes(loop, command.task, value, audit=audit)
+        encoded = value if isinstance(value, codec.Encoded) else codec.encode(value)
+        stored, payload = to_bytes(loop, command.task, value, encoded, audit=audit)
         run.payloads[command.task, command.attempt] = payload
         event = ev.OutputStored(task=command.task, attempt=command.attempt, stored=stored)
     except (codec.NotSerializable, PayloadTooLargeError) as error:
