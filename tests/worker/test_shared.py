@@ -185,3 +185,57 @@ def test_a_message_whose_file_got_lost_is_an_error_and_leaves_nothing_open():
     parcel.close()
     near.close()
     far.close()
+
+
+# --- one input of many tasks ---
+
+
+def arrive(parcel):
+    """What comes of a message at the other end."""
+    near, far = socket.socketpair()
+    parcel.send(near)
+    near.close()
+    received = wire.receive(far)
+    far.close()
+    assert received is not None
+    return received[1].buffers
+
+
+def block_of(buffer):
+    found = shared.find(buffer)
+    assert found is not None
+    return found[0].file
+
+
+def test_an_input_of_several_calls_is_written_once():
+    data = memoryview(bytearray(LARGE))
+    first, second = (wire.Parcel(b"", Encoded(b"", (data, memoryview(b"and more")))) for _ in range(2))
+    (there, _), (again, _) = arrive(first), arrive(second)
+    assert there == again == data
+    assert block_of(there) == block_of(again)
+    first.close()  # the second still has it
+    third = wire.Parcel(b"", Encoded(b"", (data,)))
+    assert block_of(arrive(third)[0]) == block_of(there)
+    second.close()
+    third.close()
+    fourth = wire.Parcel(b"", Encoded(b"", (data,)))
+    assert block_of(arrive(fourth)[0]) != block_of(there)
+    fourth.close()
+    assert not shared._lent
+
+
+def test_an_input_that_was_changed_meanwhile_is_written_as_it_is_now(monkeypatch):
+    monkeypatch.setattr(shared, "_WINDOW", 1 << 20)
+    data = memoryview(bytearray(LARGE))
+    first = wire.Parcel(b"", Encoded(b"", (data,)))
+    before = arrive(first)[0]
+    data[-1] = 255
+    second = wire.Parcel(b"", Encoded(b"", (data,)))
+    assert bytes(before) == LARGE
+    assert arrive(second)[0] == data
+    first.close()
+    third = wire.Parcel(b"", Encoded(b"", (data,)))
+    assert block_of(arrive(third)[0]) == block_of(arrive(second)[0])
+    second.close()
+    third.close()
+    assert not shared._lent

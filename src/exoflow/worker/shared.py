@@ -17,6 +17,7 @@ import functools
 import mmap
 import os
 import tempfile
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -29,6 +30,7 @@ KEPT_BYTES_MAX = 128 << 20
 """Of the blocks that a worker keeps to write them again."""
 
 _ALIGN = 64
+_WINDOW = 64 << 20
 _POPULATE: int = getattr(mmap, "MAP_POPULATE", 0)
 
 
@@ -91,16 +93,17 @@ def find(view: memoryview) -> tuple[Mapped, mmap.mmap, int] | None:
 
 
 class Block:
-    """A block that this process has written. ``fd`` is for readers, ``offsets`` say where each piece begins. Must be closed."""
+    """A block that this process has written. ``fd`` is for readers, ``offsets`` say where each piece begins. Must be closed by each of its
+    ``users``: messages of this process that hold it."""
 
     def __init__(self, own: int, size: int, mapping: mmap.mmap | None = None) -> None:
         self.own, self.size, self.mapping = own, size, mapping
         self.fd = own
-        self.offsets: list[int] = []
+        self.users, self.offsets = 1, list[int]()
 
     def publish(self, offsets: list[int]) -> None:
         """Make ``fd`` a descriptor by which it can be read only, and which shows as long as somebody does."""
-        self.offsets = offsets
+        self.users, self.offsets = 1, offsets
         try:
             fd = os.open(f"/proc/self/fd/{self.own}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:  # there is no /proc
@@ -123,6 +126,12 @@ class Block:
 
     def sent(self, spare: Spare | None) -> None:
         """Give it back. What readers have of it stays."""
+        with _lending:
+            self.users -= 1
+            if self.users:
+                return
+            for key in [key for key, (block, _) in _lent.items() if block is self]:
+                del _lent[key]
         if self.fd != self.own:
             os.close(self.fd)
             if spare is not None and spare.keep(self):
@@ -133,6 +142,44 @@ class Block:
         if self.mapping is not None:
             self.mapping.close()
         os.close(self.own)
+
+
+_lending = threading.Lock()
+_lent: dict[tuple[int, int], tuple[Block, int]] = {}
+"""By address and length of a buffer: in which block it is, and where, while a message with that buffer is being answered."""
+
+
+def lend(view: memoryview, block: Block, at: int) -> None:
+    """Let other messages use ``block``, which holds ``view`` from ``at`` on. ``view`` must live as long as the block has users."""
+    with _lending:
+        _lent[_address_of(view), len(view)] = block, at
+
+
+def borrow(view: memoryview) -> tuple[Block, int] | None:
+    """A block that holds the bytes of ``view``, for one more user, and where. They are compared: whoever made them may have changed them
+    since, which nobody should, but which must not go unnoticed. (100 MB: 23 ms, and 40 to write them.)"""
+    with _lending:
+        found = _lent.get((_address_of(view), len(view))) if _lent else None
+        if found is None:
+            return None
+        found[0].users += 1
+    if _holds(*found, view):
+        return found
+    found[0].sent(None)
+    return None
+
+
+def _holds(block: Block, at: int, view: memoryview) -> bool:
+    """Looked at through a window, so that the pages do not count twice in the memory of this process."""
+    for begin in range(0, len(view), _WINDOW):
+        length = min(_WINDOW, len(view) - begin)
+        skip = (at + begin) % mmap.ALLOCATIONGRANULARITY
+        flags = mmap.MAP_SHARED | _POPULATE
+        window = mmap.mmap(block.fd, skip + length, flags, mmap.PROT_READ, offset=at + begin - skip)
+        with window, memoryview(window) as there:
+            if not _are_equal(_address_of(there) + skip, _address_of(view) + begin, length):
+                return False
+    return True
 
 
 class Spare:
@@ -240,6 +287,20 @@ def _in_temporary_folder() -> int:
 def _address_of(view: memoryview) -> int:
     """Where the bytes of a contiguous view are."""
     return _address_reader()(view)
+
+
+def _are_equal(address: int, other: int, length: int) -> bool:
+    """Whether there are the same bytes. Other threads may run meanwhile."""
+    return not _memcmp()(address, other, length)
+
+
+@functools.cache
+def _memcmp() -> Callable[[int, int, int], int]:
+    import ctypes
+
+    compare = ctypes.CDLL(None).memcmp
+    compare.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t
+    return compare
 
 
 @functools.cache

@@ -41,7 +41,8 @@ class Parcel:
 
     def __init__(self, note: bytes, body: Encoded, spare: Spare | None = None) -> None:
         self._spare = spare
-        self._block: Block | None = None
+        self._blocks: list[Block] = []
+        self._lent: list[memoryview] = []
         self._mappings: list[mmap.mmap] = []
         self._files: list[int] = []
         pieces: list[Bytes] = [body.header, *body.buffers]
@@ -76,12 +77,34 @@ class Parcel:
                 places.update((index, (len(self._files), at)) for index, at in there)
                 self._files.append(fd)
                 self._mappings.append(mapping)
+        if self._spare is None:  # in the engine, whose values are inputs of many tasks
+            places.update(self._borrowed({index: piece for index, piece in enumerate(pieces) if index not in places}))
         rest = [index for index in range(len(pieces)) if index not in places]
+        written: Block | None = None
         if sum(len(pieces[index]) for index in rest) > INLINE_BYTES_MAX:
-            self._block = shared.write([pieces[index] for index in rest], self._spare)
-        if self._block is not None:
-            places.update((index, (len(self._files), at)) for index, at in zip(rest, self._block.offsets, strict=True))
-            self._files.append(self._block.fd)
+            written = shared.write([pieces[index] for index in rest], self._spare)
+        if written is not None:
+            places.update((index, (len(self._files), at)) for index, at in zip(rest, written.offsets, strict=True))
+            self._files.append(written.fd)
+            self._blocks.append(written)
+            for index, at in zip(rest, written.offsets, strict=True):
+                piece = pieces[index]
+                if self._spare is None and isinstance(piece, memoryview) and len(piece) > INLINE_BYTES_MAX:
+                    self._lent.append(piece)
+                    shared.lend(piece, written, at)
+        return places
+
+    def _borrowed(self, pieces: dict[int, Bytes]) -> dict[int, tuple[int, int]]:
+        """Which of ``pieces`` another message that is being answered holds, too: they need not be written again."""
+        places = {}
+        for index, piece in pieces.items():
+            if isinstance(piece, memoryview) and len(piece) > INLINE_BYTES_MAX and len(self._files) < FILES_MAX - 1:
+                found = shared.borrow(piece)
+                if found is not None:
+                    places[index] = len(self._files), found[1]
+                    self._files.append(found[0].fd)
+                    self._blocks.append(found[0])
+                    self._lent.append(piece)
         return places
 
     def send(self, sock: socket.socket) -> None:
@@ -97,9 +120,9 @@ class Parcel:
     def close(self) -> None:
         """Give back the files. What the other side has of them stays."""
         self._mappings.clear()
-        if self._block is not None:
-            self._block.sent(self._spare)
-            self._block = None
+        while self._blocks:
+            self._blocks.pop().sent(self._spare)
+        self._lent.clear()
 
 
 def receive(sock: socket.socket, ahead: int = _AHEAD_BYTES) -> tuple[bytes, Encoded] | None:
