@@ -276,3 +276,26 @@ def test_nobody_has_to_handle_the_events_of_others_for_long(memory, monkeypatch)
 
     assert memory.run(exoflow.workflow(lambda: [one.bind() for _ in range(50)])) == [1] * 50
     assert any(name.startswith("exoflow-saver") for name in threads)
+
+
+def test_a_caller_that_waits_commits_its_own_submission():
+    store, committed = MemoryStore(), []
+    commit = store.commit
+
+    def note(writes):
+        committed.extend((write.workflow_id, threading.current_thread()) for write in writes if write.create)
+        return commit(writes)
+
+    store.commit = note
+    let_go = threading.Event()
+
+    @task
+    def hold():
+        let_go.wait(PATIENCE_S)
+
+    with exoflow.Engine(store) as engine:
+        holding = engine.run_async(hold.bind(), name="holding")  # so that a function runs
+        engine.run_async(hold.bind(), name="next")
+        let_go.set()
+        holding.result()
+    assert committed == [(name, threading.main_thread()) for name in ("holding", "next")]

@@ -160,9 +160,11 @@ class Engine:
             _log.warning("workflow %s: mode='auto' turned checkpoint on for %s", workflow, ", ".join(turned_on))
         while True:
             try:
-                run = self._submit(workflow, plan, auto=mode == "auto", undo_on_failure=on_failure == "rollback")
+                wait_accepted = wait_accepted or given is not None
+                began = {"auto": mode == "auto", "undo_on_failure": on_failure == "rollback"}
+                run = self._submit(workflow, plan, began, will_wait=wait_accepted)
                 run.future.turned_on = turned_on
-                if given is not None or wait_accepted:
+                if wait_accepted:
                     run.accepted.wait()
                 return run.future
             except WorkflowAlreadyExistsError:
@@ -175,7 +177,7 @@ class Engine:
         self._loop.require_runnable(plan, durable=False)  # make_plan has seen to that
         return plan
 
-    def _submit(self, name: str, plan: Plan, *, auto: bool, undo_on_failure: bool) -> Run:
+    def _submit(self, name: str, plan: Plan, began: dict[str, bool], *, will_wait: bool) -> Run:
         if name in self._loop.runs:
             raise WorkflowAlreadyExistsError(workflow_id=name, status="RUNNING")
         self._owner.start()
@@ -193,7 +195,7 @@ class Engine:
         run.payloads["", 0] = payload
         if not self._loop.enter(run):
             raise WorkflowAlreadyExistsError(workflow_id=name, status="RUNNING")
-        self._loop.post(run, ev.Began(plan=stored, auto=auto, undo_on_failure=undo_on_failure))
+        self._loop.post(run, ev.Began(plan=stored, **began), will_wait=will_wait)
         return run
 
     # --- attaching and resuming ----------------------------------------------------------------------------------------------

@@ -96,12 +96,13 @@ class Loop:
             raise error
         return True
 
-    def post(self, run: Run, event: Event | Callable[[], None], ended: Job | None = None) -> None:
-        """Something happened to ``run``: an event for its machine, or an action that needs the loop's lock."""
+    def post(self, run: Run, event: Event | Callable[[], None], ended: Job | None = None, *, will_wait: bool = False) -> None:
+        """Something happened to ``run``: an event for its machine, or an action that needs the loop's lock. With ``will_wait``, this thread
+        has nothing to do before what comes of it is durable."""
         self._queue.append((run, event, ended))
-        self.drain()
+        self.drain(will_wait=will_wait)
 
-    def drain(self) -> None:
+    def drain(self, *, will_wait: bool = False) -> None:
         """Handle what is queued, unless another thread is at it (it will see what we added: it looks again after letting go)."""
         left = _EVENTS_IN_A_ROW
         while self._queue:
@@ -117,7 +118,7 @@ class Loop:
                 return
             left = left or _EVENTS_IN_A_ROW
         # While functions run, this thread has better things to do than to wait for the disk (chain of 10 internal tasks: half the time).
-        self.committer.flush(may_block=not self._begun and _get_running_loop() is None)
+        self.committer.flush(may_block=(will_wait or not self._begun) and _get_running_loop() is None)
 
     def _handle(self, run: Run, event: Event | Callable[[], None], ended: Job | None) -> None:
         if ended is not None:
