@@ -253,6 +253,20 @@ def test_without_a_thread_to_hash_in_a_large_blob_is_put_all_the_same(blobs: Fil
 
 
 @pytest.mark.usefixtures("small_is_large")
+@pytest.mark.parametrize("known", [True, False])
+def test_a_large_blob_is_written_in_pieces_whether_or_not_the_system_can_begin_to_flush_them(
+    blobs: FileBlobs, files: Recorder, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    monkeypatch.setattr(module, "_STREAM", 10_000)
+    if not known:
+        monkeypatch.setattr(module, "_sync_file_range", lambda: None)
+    files.done.clear()
+    name = blobs.put([LARGE, LARGE])
+    assert files.done[:7] == ["write"] * 6 + ["flush"]
+    assert bytes(blobs.open(name)) == 2 * LARGE
+
+
+@pytest.mark.usefixtures("small_is_large")
 def test_while_a_large_blob_is_put_threads_take_turns_faster(blobs: FileBlobs, files: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     before = sys.getswitchinterval()
     seen = []
