@@ -138,7 +138,6 @@ BELONG = {
     "store.blobs.Files.unlink.*": "files.unlink",
     "store.blobs.FileBlobs.put.*": "blobs.put",
     "store.blobs.FileBlobs._put_again.*": "blobs.put",
-    "store.blobs.FileBlobs._spool_large.*": "files.flush",
     "store.blobs.FileBlobs.open.close": "blobs.put",
     "store.blobs.FileBlobs.collect.*": "blobs.collect",
     "store.blobs.FileBlobs._sweep.*": "files.unlink",

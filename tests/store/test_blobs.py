@@ -181,12 +181,12 @@ LARGE = bytes(range(250)) * 100
 
 
 @pytest.mark.usefixtures("small_is_large")
-def test_a_large_blob_is_flushed_before_it_has_a_name(blobs: FileBlobs, files: Recorder) -> None:
+def test_a_large_blob_is_written_and_flushed_as_a_small_one(blobs: FileBlobs, files: Recorder) -> None:
     files.done.clear()
     name = blobs.put([b"", LARGE, memoryview(LARGE).cast("I")])
     assert name == digest([LARGE, LARGE]).hex()
     settled = [f"make_folder {name[:2]}", "flush_folder blobs"]
-    assert files.done == ["write", "write", "flush", *settled, f"rename {name}", f"flush_folder {name[:2]}"]
+    assert files.done == ["write", "write", *settled, "flush", f"rename {name}", f"flush_folder {name[:2]}"]
     assert bytes(blobs.open(name)) == 2 * LARGE
 
 
@@ -244,26 +244,18 @@ def test_no_more_is_remembered_of_what_was_written_than_is_of_use(blobs: FileBlo
 
 
 @pytest.mark.usefixtures("small_is_large")
-def test_without_a_thread_to_hash_in_a_large_blob_is_put_all_the_same(blobs: FileBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-    assert bytes(blobs.open(blobs.put([LARGE]))) == LARGE
-
-
-@pytest.mark.usefixtures("small_is_large")
 @pytest.mark.parametrize("known", [True, False])
 def test_a_large_blob_is_written_in_pieces_whether_or_not_the_system_can_begin_to_flush_them(
     blobs: FileBlobs, files: Recorder, monkeypatch: pytest.MonkeyPatch, known: bool
 ) -> None:
-    monkeypatch.setattr(module, "_STREAM", 10_000)
+    monkeypatch.setattr(module, "_CHUNK", 10_000)
+    monkeypatch.setattr(module, "_BEGIN_FROM", 10_000)
     if not known:
         monkeypatch.setattr(module, "_sync_file_range", lambda: None)
     files.done.clear()
     name = blobs.put([LARGE, LARGE])
-    assert files.done[:7] == ["write"] * 6 + ["flush"]
-    assert bytes(blobs.open(name)) == 2 * LARGE
+    assert files.done[:6] == ["write"] * 6
+    assert (blobs.directory / name[:2] / name).read_bytes() == 2 * LARGE
 
 
 @pytest.mark.usefixtures("small_is_large")

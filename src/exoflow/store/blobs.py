@@ -44,11 +44,11 @@ _MAPPED_FROM = 1 << 20
 _LARGE_FROM = 4 << 20
 _BRISK_S = 0.0005
 _SYNC_FILE_RANGE_WRITE = 2
-_STREAM = 16 << 20
+_BEGIN_FROM = 1 << 20
 _GLANCE = 4096
 _GLANCES_MAX = 10_000
 _THREADS_FROM = 64 << 20
-_CHUNK = 8 << 20
+_CHUNK = 16 << 20
 _PINS_MAX = 256
 _LOCKED_MAX = 64
 # Not blake3.AUTO: its pool of threads belongs to the process and is missing after a fork, where hashing would then wait for ever.
@@ -234,14 +234,13 @@ class FileBlobs:
                 return name
             held, temp = self._files.open_temp(self.directory)
             try:
-                name, size = self._spool_large(held, views) if views else self._spool(held, pieces)
+                name, size = self._spool(held, views or pieces)
                 target = self._path(name)
                 self._settle(target.parent)
                 with _locked(target.parent):
                     there = _open_sound(target, name, size)
                     if there is None:
-                        if not views:
-                            self._flushing(lambda: self._files.flush(held), tolerant=True)
+                        self._flushing(lambda: self._files.flush(held), tolerant=True)
                         self._files.rename(temp, target)
                     else:
                         os.close(held)
@@ -256,6 +255,10 @@ class FileBlobs:
                 os.close(held)
                 self._files.unlink(temp)
                 raise
+            if views:
+                self._remember(views)
+                if hasattr(os, "posix_fadvise"):  # what is large must not push everything else out of the system's cache
+                    os.posix_fadvise(held, 0, 0, os.POSIX_FADV_DONTNEED)
             self._pins.add(name, held)
             return name
 
@@ -292,35 +295,25 @@ class FileBlobs:
             raise StoreUnavailable(store=str(self.directory), reason=self._failed)
 
     def _spool(self, fd: int, pieces: Iterable[Bytes]) -> tuple[str, int]:
+        """Write and hash in turns, while the disk works; in few and long calls, because a thread that computes makes us wait after each."""
         hasher, size = blake3(max_threads=1), 0
         for piece in pieces:
             view = memoryview(piece)
             if view.nbytes:  # an empty view cannot be cast
                 view = view.cast("B")
-                for at in range(0, len(view), _CHUNK):  # in chunks, so that what is written is still in the processor's cache
-                    hasher.update(view[at : at + _CHUNK])
-                    self._files.write(fd, view[at : at + _CHUNK])
-                size += len(view)
+                for at in range(0, len(view), _CHUNK):
+                    part = view[at : at + _CHUNK]
+                    self._files.write(fd, part)
+                    if len(part) >= _BEGIN_FROM:
+                        _begin_to_flush(fd, size, len(part))
+                    hasher.update(part)
+                    size += len(part)
         return hasher.hexdigest(DIGEST_BYTES), size
 
-    def _spool_large(self, fd: int, views: list[memoryview]) -> tuple[str, int]:
-        """The same for what is in memory as a whole, and flushed: the processor hashes while the disk works, in few and long calls, because
-        a thread that computes makes us wait after each."""
-        written = 0
-        for view in views:
-            for at in range(0, len(view), _STREAM):
-                piece = view[at : at + _STREAM]
-                self._files.write(fd, piece)
-                _begin_to_flush(fd, written, len(piece))
-                written += len(piece)
-        with _beside(lambda: _name_of(views)) as name:
-            self._flushing(lambda: self._files.flush(fd), tolerant=True)
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    def _remember(self, views: list[memoryview]) -> None:
         self._glances[_glance(views)] = None
         while len(self._glances) > _GLANCES_MAX:
             del self._glances[next(iter(self._glances))]
-        return name(), written
 
     def _settle(self, folder: Path) -> None:
         """Make ``folder`` and its entry durable. Flushed even if it was there: whoever made it may not have come that far."""
@@ -450,23 +443,6 @@ def _name_of(views: Iterable[Bytes]) -> str:
     for view in views:
         hasher.update(view)
     return hasher.hexdigest(DIGEST_BYTES)
-
-
-@contextlib.contextmanager
-def _beside(work: Callable[[], str]) -> Iterator[Callable[[], str]]:
-    """Do ``work`` in a thread meanwhile. Gives what gives its result afterwards."""
-    results: list[str] = []
-    thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:  # the system gives no more threads
-        results.append(work())
-        yield results.pop
-        return
-    try:
-        yield results.pop
-    finally:
-        thread.join()
 
 
 def _digest(fd: int, size: int, buffer: bytearray) -> str:
