@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 
 from exoflow.core import journal, replay
+from exoflow.core.journal import Orphan
 from exoflow.core.spec.annotations import Kind
 from exoflow.core.spec.ids import UNEXECUTED
-from exoflow.core.state import Orphan, State, Task
+from exoflow.core.state import State, Task
 from exoflow.errors import TaskNotFoundError
 from exoflow.runtime.ownership import life_of
 from exoflow.runtime.recover import read_records

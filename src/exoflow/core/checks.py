@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 import msgspec
 
 from exoflow.core.readiness import GATE
-from exoflow.core.spec.annotations import Checkpoint
+from exoflow.core.spec.annotations import Checkpoint, Kind
 from exoflow.core.spec.graph import Graph, TaskSpec
 from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.spec.terms import terms_of
@@ -78,8 +78,8 @@ def repair(graph: Graph, only: Collection[str] | None = None) -> tuple[Graph, tu
 
 def check_growth(state: State, task: Task, graph: Graph) -> tuple[Graph, list[Finding]]:
     """The same for a running workflow in which ``task`` returns ``graph``. In auto mode, checkpoints are turned on in ``graph``."""
-    if state.unsettled == 0 and not _may_be_unsafe(graph.tasks):
-        return graph, []
+    if not _may_be_unsafe(graph.tasks) and (state.unsettled == 0 or all(spec.annotations.kind is Kind.INTERNAL for spec in graph.tasks)):
+        return graph, []  # tasks that need nothing, behind one that is saved: nobody else depends on more than before
     facts = _copy_of_state(state, task, graph)
     findings = _findings(facts)
     if findings and state.auto:

@@ -93,6 +93,13 @@ def became_usable(state: State, task: Task) -> None:
             _count_down(state, later)
 
 
+def became_readable(state: State, task: Task) -> None:
+    """The output of ``task``, which is not in memory, can be loaded from now on."""
+    for reader in task.readers:
+        if reader.phase in COUNTING and task.usable_by(reader):
+            _count_down(state, reader)
+
+
 def _count_down(state: State, task: Task) -> None:
     task.missing -= 1
     if task.missing == 0:

@@ -9,7 +9,17 @@ from exoflow.core.commands import Stop
 from exoflow.core.journal import Failure, UnwindDecided, WorkflowEnded
 from exoflow.core.spec.annotations import Kind
 from exoflow.core.spec.ids import UNEXECUTED
-from exoflow.core.state import Ending, Phase, Saving, State, Status, Task
+from exoflow.core.state import Phase, Saving, State, Status, Task
+
+
+class Ending:
+    """Why the workflow is winding down, from the moment that is known until the record of it is durable."""
+
+    __slots__ = ("attempt", "decided", "failure", "status", "task", "undo")
+
+    def __init__(self, status: Status, task: str = "", attempt: int = 0, failure: Failure | None = None, *, undo: bool = False) -> None:
+        self.status, self.task, self.attempt, self.failure, self.undo = status, task, attempt, failure, undo
+        self.decided = True  # that this is how it ends is on record; until then nothing may be undone
 
 
 def review(state: State) -> None:

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 from exoflow.core import checks, demand
 from exoflow.core.commands import Forget, Grow
-from exoflow.core.journal import RoundsDropped, TasksWithdrawn
+from exoflow.core.journal import Orphan, RoundsDropped, TasksWithdrawn
 from exoflow.core.spec.annotations import Kind
 from exoflow.core.spec.graph import Graph
 from exoflow.core.spec.ids import UNEXECUTED, UNKNOWN, child_scope
 from exoflow.core.spec.terms import terms_of
 from exoflow.core.stability import Prop
-from exoflow.core.state import Orphan, Phase, Saving, State, Task
+from exoflow.core.state import Phase, Saving, State, Task
 from exoflow.core.withdrawal import collapse
 from exoflow.errors import EngineBug
 
@@ -45,8 +45,8 @@ def _link(state: State, graph: Graph, parent: Task | None, scope: str) -> dict[s
     return tasks
 
 
-def grow(state: State, task: Task, graph: Graph) -> None:
-    """Put the DAG that ``task`` returned in the place of its output."""
+def grow(state: State, task: Task, graph: Graph, *, first: bool = False) -> None:
+    """Put the DAG that ``task`` returned in the place of its output. With ``first``, nobody has counted that output among what is there."""
     tail_of_parent = task.parent is not None and task.parent.tail is task
     scope = child_scope(task.id, tail=tail_of_parent)
     moved = sum(reader.wanting for reader in task.readers)
@@ -65,7 +65,8 @@ def grow(state: State, task: Task, graph: Graph) -> None:
         _adopt(state, kid)
     if not state.folding:
         mark_forgotten(state, (*task.kids, *downs))
-    demand.recount_downstream(state, tail)
+    if not first or tail.version != UNEXECUTED:  # or else whoever waited for one waits for the other
+        demand.recount_downstream(state, tail)
     state.stability.rewire(task)
 
 
@@ -82,6 +83,8 @@ def mark_forgotten(state: State, tasks: Iterable[Task]) -> None:
 
 def want_owed(state: State) -> None:
     """Effects that were undone in order to be made again are made again, even if nobody needs the outputs any more."""
+    if not state.owes:
+        return
     for task in list(state.tasks.values()):
         if task.owed and task.deterministic and not task.condemned and task.version != UNEXECUTED and task.phase is Phase.DONE:
             demand.want(state, task)

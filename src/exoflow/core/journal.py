@@ -199,6 +199,20 @@ Record = (
     | WorkflowEnded
 )
 
+
+class Orphan:
+    """What the journal says of a task whose parent has not (yet again) returned the DAG that it belongs to."""
+
+    __slots__ = ("deaths", "effect", "failures", "grew", "intent", "owed", "parent", "parent_version", "saved")
+
+    def __init__(self, parent: str, parent_version: int) -> None:
+        self.parent, self.parent_version = parent, parent_version
+        self.saved: OutputSaved | None = None
+        self.intent: tuple[int, int] = (0, 0)
+        self.effect = self.owed = self.grew = False
+        self.failures = self.deaths = 0
+
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 

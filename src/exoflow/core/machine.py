@@ -90,8 +90,9 @@ class Machine:
         state = self.state
         agenda = state.agenda
         while True:
-            while agenda:
-                readiness.review(state, agenda.popleft())
+            for task in agenda:  # grows while it is walked
+                readiness.review(state, task)
+            agenda.clear()
             ending.review(state)
             if not agenda:
                 break

@@ -46,7 +46,7 @@ def executed(state: State, task: Task, stored: Stored | None, graph: Graph | Non
     demand.release_claims(state, task)
     grown = graph is not None and task.kids is None
     if grown and graph is not None:
-        growth.grow(state, task, graph)
+        growth.grow(state, task, graph, first=first)
     elif task.grew and task.kids is None:  # a DAG that an earlier life drew
         withdrawal.withdraw_record(state, task)
         task.grew = False

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from exoflow.core import demand, withdrawal
 from exoflow.core.commands import Ask, Run, SetTimer, Undo
+from exoflow.core.ending import Ending
 from exoflow.core.journal import AttemptIntended, UndoIntended
 from exoflow.core.spec.annotations import Kind
 from exoflow.core.spec.ids import UNEXECUTED, basis_of
 from exoflow.core.stability import Prop
-from exoflow.core.state import Ending, Phase, Saving, State, Status, Task
+from exoflow.core.state import Phase, Saving, State, Status, Task
 
 GATE = {Kind.COMMITTING: Prop.STABLE, Kind.UNDOABLE: Prop.RECOVERABLE}
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from exoflow.core import growth, journal, withdrawal
+from exoflow.core.journal import Orphan
 from exoflow.core.spec.annotations import Kind
 from exoflow.core.spec.ids import UNEXECUTED
 from exoflow.core.stability import Stability
-from exoflow.core.state import Orphan, Phase, State, Status, Task
+from exoflow.core.state import Phase, State, Status, Task
 
 
 def new_state(workflow_id: str, epoch: int) -> State:
@@ -102,7 +103,7 @@ def _undoing(state: State, record: journal.UndoIntended) -> None:
     where = state.tasks.get(record.task) or state.orphans.get(record.task)
     if where is None:
         return
-    where.owed = True
+    where.owed = state.owes = True
     if isinstance(where, Orphan):
         where.saved = None
     elif where.deterministic and where.grew:  # it will return the same DAG again, parts of which stand

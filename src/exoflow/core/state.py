@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from exoflow.core.commands import Command
-    from exoflow.core.journal import Failure, OutputSaved, Record, Stored, UnwindDecided
+    from exoflow.core.ending import Ending
+    from exoflow.core.journal import Failure, Orphan, Record, Stored, UnwindDecided, WorkflowEnded
     from exoflow.core.spec.annotations import Kind
     from exoflow.core.spec.graph import Graph, TaskSpec
     from exoflow.core.spec.terms import Terms
@@ -242,9 +243,9 @@ class Task:
         self.readers = tuple(reader for reader in self.readers if reader in but)
         self.before = tuple(later for later in self.before if later in but)
         for reader in readers:
-            reader.follow(tuple(heir if up is self else up for up in reader.reads), reader.after)
+            reader.follow(_replaced(reader.reads, self, heir), reader.after)
         for later in before:
-            later.follow(later.reads, tuple(heir if up is self else up for up in later.after))
+            later.follow(later.reads, _replaced(later.after, self, heir))
         heir.readers += readers
         heir.before += before
         return readers + before
@@ -259,14 +260,10 @@ class Task:
         return self.terms.needs_saving
 
 
-class Ending:
-    """Why the workflow is winding down, from the moment that is known until the record of it is durable."""
-
-    __slots__ = ("attempt", "decided", "failure", "status", "task", "undo")
-
-    def __init__(self, status: Status, task: str = "", attempt: int = 0, failure: Failure | None = None, *, undo: bool = False) -> None:
-        self.status, self.task, self.attempt, self.failure, self.undo = status, task, attempt, failure, undo
-        self.decided = True  # that this is how it ends is on record; until then nothing may be undone
+def _replaced(tasks: tuple[Task, ...], old: Task, new: Task) -> tuple[Task, ...]:
+    """``new`` in the place of ``old``, which is there once. In C: of a large join, each input may be replaced."""
+    at = tasks.index(old)
+    return (*tasks[:at], new, *tasks[at + 1 :])
 
 
 ROUNDS_KEPT = 100
@@ -275,6 +272,42 @@ ROUNDS_KEPT = 100
 
 class State:
     """Everything the core knows of one workflow, and the worklists of the turn in progress."""
+
+    __slots__ = (
+        "active",
+        "agenda",
+        "attempts_used",
+        "auto",
+        "busy",
+        "cancelled",
+        "cancelling",
+        "claimed",
+        "commands",
+        "encoding",
+        "ending",
+        "epoch",
+        "folding",
+        "lossy",
+        "orphans",
+        "outcome",
+        "owes",
+        "past",
+        "pauses",
+        "plan",
+        "records",
+        "root",
+        "rounds_kept",
+        "stability",
+        "status",
+        "tasks",
+        "undo_cancelled",
+        "undo_on_failure",
+        "undone",
+        "unsettled",
+        "unwind",
+        "unwinding",
+        "workflow_id",
+    )
 
     def __init__(self, workflow_id: str, epoch: int) -> None:
         self.workflow_id, self.epoch = workflow_id, epoch
@@ -300,12 +333,13 @@ class State:
         self.encoding = 0  # tasks whose output is being encoded
         self.rounds_kept = ROUNDS_KEPT
         self.folding = False  # a journal, whose later records may make what is known by now void
+        self.owes = False  # a journal said so of a task: see `Task.owed`
         self.lossy = False  # outputs may have been lost before they were saved
         self.unsettled = 0  # nondeterministic tasks without checkpoint: while 0, every graph is safe
         self.stability: Stability
         self.pauses: dict[str, float] = {}  # back-off of failed attempts whose failure is being recorded
         # worklists
-        self.agenda: deque[Task] = deque()
+        self.agenda: list[Task] = []
         self.records: list[Record] = []
         self.commands: list[Command] = []
 
@@ -359,20 +393,3 @@ class State:
 
 def _unsettled(terms: Terms) -> bool:
     return not (terms.deterministic or terms.needs_saving)
-
-
-class Orphan:
-    """What the journal says of a task whose parent has not (yet again) returned the DAG that it belongs to."""
-
-    __slots__ = ("deaths", "effect", "failures", "grew", "intent", "owed", "parent", "parent_version", "saved")
-
-    def __init__(self, parent: str, parent_version: int) -> None:
-        self.parent, self.parent_version = parent, parent_version
-        self.saved: OutputSaved | None = None
-        self.intent: tuple[int, int] = (0, 0)
-        self.effect = self.owed = self.grew = False
-        self.failures = self.deaths = 0
-
-
-if TYPE_CHECKING:
-    from exoflow.core.journal import WorkflowEnded

@@ -276,8 +276,8 @@ def saved(state: State, record: journal.OutputSaved) -> None:
     task.effect = task.effect and task.kind is Kind.UNDOABLE
     if task.read_when_saved:
         demand.became_usable(state, task)
-    elif not task.present:  # lost while its record was on the way
-        demand.recount_downstream(state, task)
+    elif not task.present:  # it was lost, or nobody was there to read it, while its record was on the way
+        demand.became_readable(state, task)
     demand.release(state, task)
     state.stability.touch(task)
     growth.shorten(state, task)

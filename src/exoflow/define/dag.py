@@ -26,7 +26,12 @@ class Node:
     def __init__(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], label: str = "") -> None:
         self.task, self.args, self.kwargs = task, args, kwargs or _NO_KWARGS
         self.label = label or task.task_options.name or task.label
-        self.after: tuple[Node, ...] = ()
+        self.after: list[Node] | tuple[()] = ()
+
+    def come_after(self, *earlier: Node) -> None:
+        """Start only when these have finished."""
+        self.after = self.after or []
+        self.after.extend(earlier)
 
     def relabelled(self, label: str) -> Self:
         """The same node, with another base for its automatic name."""
@@ -37,14 +42,14 @@ class Node:
         """``a >> b``: b starts only when a has finished. Returns b."""
         if not isinstance(later, Node):
             return NotImplemented
-        later.after += (self,)
+        later.come_after(self)
         return later
 
     def __lshift__(self, earlier: Node) -> Node:
         """``b << a``: the same. Returns b."""
         if not isinstance(earlier, Node):
             return NotImplemented
-        self.after += (earlier,)
+        self.come_after(earlier)
         return self
 
     def __rrshift__(self, earlier: list[Node] | tuple[Node, ...]) -> Node:
@@ -52,7 +57,7 @@ class Node:
         for node in earlier:
             if not isinstance(node, Node):
                 return NotImplemented
-        self.after += tuple(earlier)
+        self.come_after(*earlier)
         return self
 
     def __repr__(self) -> str:
