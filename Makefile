@@ -26,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup check lint format test coverage sim demo bench performance counts diagram reliability lock clean
+.PHONY: help setup check lint format test coverage sim demo bench soak performance counts diagram reliability lock clean
 
 help: ## list these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +66,10 @@ demo: $(DEMO_READY) ## kill a training run of handwritten digits and watch it go
 
 bench: $(DEV_READY) ## measure machine and engine; ONLY="P4 P5" some of it, ROUNDS=3, PEERS=1 rivals too, ARGS=--help
 	$(PYTHON) -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(PEERS),--peers) $(ARGS)
+
+SOAK_MINUTES ?= 5
+soak: $(DEV_READY) ## mixed work for SOAK_MINUTES=5; fails if memory, handles, threads or files grow
+	$(PYTHON) -m benchmarks.soak --minutes $(SOAK_MINUTES) $(ARGS)
 
 performance: $(DEV_READY) ## write docs/performance.md and its charts anew from docs/benchmarks
 	$(PYTHON) -m benchmarks.page $(ARGS)

@@ -43,7 +43,9 @@ class Sizes:
         array_mb: of the array that goes from task to task (P8, P10), ``copies`` times. huge_mb: of the one in P9.
         steps, killed_at, step_s: the chain that is killed in P11.
         starts: of a process, for the figures about starting (P11, P12).
-        growth: tasks of one DAG, and workflows in one process (P13). rule: tasks whose commit rule is watched (P15).
+        growth: tasks of one DAG, and workflows in one process (P13). shape: tasks of a long chain and of a wide join. asleep: workflows
+            that wait at once. rule: tasks whose commit rule is watched (P15).
+        stored: workflows that ended long ago, in a store that is opened (P11).
     """
 
     calls: int = 300
@@ -58,7 +60,10 @@ class Sizes:
     step_s: float = 0.05
     starts: int = 5
     growth: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
+    shape: int = 100_000
+    asleep: int = 100_000
     rule: tuple[int, ...] = (10_000, 100_000)
+    stored: int = 1_000_000
 
     @classmethod
     def of(cls, text: str) -> Sizes:
@@ -77,7 +82,7 @@ CHAIN = 10
 """Tasks of a chain in P2."""
 TINY = Sizes(
     calls=3, chains=2, crowd=20, rival_crowd=20, array_mb=1, copies=2, huge_mb=2,
-    steps=6, killed_at=2, step_s=0.05, starts=1, growth=(5, 20), rule=(220, 440),
+    steps=6, killed_at=2, step_s=0.05, starts=1, growth=(5, 20), shape=50, asleep=20, rule=(220, 440), stored=300,
 )  # fmt: skip
 
 Measure = Callable[[Path, Sizes], Readings]
