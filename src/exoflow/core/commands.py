@@ -8,7 +8,7 @@ from exoflow.core.journal import Failure, Record
 from exoflow.core.state import Status
 
 
-class _Command(msgspec.Struct, frozen=True, kw_only=True):
+class _Command(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # none is ever part of a circle
     pass
 
 

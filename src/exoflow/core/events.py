@@ -8,7 +8,7 @@ from exoflow.core.journal import Failure, Stored
 from exoflow.core.spec.graph import Graph
 
 
-class _Event(msgspec.Struct, frozen=True, kw_only=True):
+class _Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # none is ever part of a circle
     pass
 
 

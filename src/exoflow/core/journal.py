@@ -12,7 +12,7 @@ from exoflow.core.spec.graph import Graph, TaskSpec
 RECORD_VERSION = 1
 
 
-class Stored(msgspec.Struct, frozen=True, array_like=True):
+class Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where the bytes of a value are: inline in the entry's payload, or in the blob of that name. ``digest`` is over the framed bytes.
     ``meaning`` is the fingerprint of a deterministic task's output, to audit a later run against; empty if not taken."""
 
@@ -22,7 +22,7 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
     meaning: str = ""
 
 
-class Failure(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Failure(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """Why an attempt failed, as data. ``types`` are the names of the exception's class and its bases. ``kind``: ``raised`` (an exception),
     ``died`` (the worker), ``timeout``, ``final`` (not worth retrying), ``unusable`` (the function returned, so its effects stand, but what
     it returned cannot be kept), ``blocked`` (something outside must be repaired first)."""
@@ -34,7 +34,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     pickled: bytes | None = None
 
 
-class _Record(msgspec.Struct, frozen=True, tag_field="r", kw_only=True, omit_defaults=True):
+class _Record(msgspec.Struct, frozen=True, tag_field="r", kw_only=True, omit_defaults=True, gc=False):  # none is ever part of a circle
     pass
 
 

@@ -174,7 +174,7 @@ DECISIONS = (
         name="rollback_taken_for_done",
         breaks="a crash in the middle of a rollback, and the next life believes that it was finished",
         module="exoflow.core.replay",
-        old="    where.owed = True\n    if isinstance(where, Orphan):",
+        old="    where.owed = state.owes = True\n    if isinstance(where, Orphan):",
         new="    where.owed, where.effect = True, False\n    if isinstance(where, Orphan):",
     ),
     Mutant(
