@@ -92,6 +92,10 @@ def test_a_rollback_may_be_a_task(engine, ledger):
     assert undone(engine, ledger, with_task.bind(ledger.path, 3)) == ["undo 3 0"]
 
 
+def test_a_task_that_is_a_rollback_can_run_by_itself(engine, ledger):
+    assert undone(engine, ledger, with_task.bind(ledger.path, undo_task.bind(ledger.path, 8))) == ["undo 8 0", "undo None 0"]
+
+
 undo_task = task(undo_some)
 
 

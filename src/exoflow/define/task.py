@@ -50,7 +50,9 @@ class Task(Generic[P, R]):
             return ""
         inner = function.function if isinstance(function, Task) else function
         name = registry.name_of(inner)
-        registry.register(name, inner, defined_at=registry.location_of(inner))
+        known = registry.find(name)
+        if not (isinstance(known, Task) and known.function is inner):  # it is a task of its own, too
+            registry.register(name, inner, defined_at=registry.location_of(inner))
         return name
 
     @property

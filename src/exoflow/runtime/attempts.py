@@ -244,6 +244,8 @@ class _SideCall(Job):
     def begin(self) -> bool:
         run, call = self.run, self._call
         found, function = run.find(call.task), run.find(self._name)
+        if isinstance(function, Task):
+            function = function.function
         if not isinstance(found, Task) or function is None:
             missing = UnresumableTaskError(task=self._name or call.task, location="an unknown place")
             self._loop.beside(lambda: self._finished(Raised(describe(missing), missing)))
