@@ -17,7 +17,7 @@ The first cut is who is at fault::
     ├── TaskError              why an attempt failed when the function itself did not say
     │   ├── TaskTimeoutError, PoisonTaskError, WorkerDiedError, ResultNotSerializableError
     │   ├── RemoteTaskError, DeterminismViolationError, RollbackFailedError
-    │   └── InputMutatedError
+    │   └── InputMutatedError, UnknownOutcomeError
     ├── EnvironmentFault       the world; may pass when tried again
     │   ├── StoreUnavailable, StoreOpenError, StorageFullError, StoreCorruptError
     │   └── CheckpointCorruptError, PayloadUnreadableError, ExecutorUnavailable
@@ -343,6 +343,14 @@ class InputMutatedError(TaskError, ValueError):
 
     code = "input_mutated"
     template = "task '{task}' changed its argument '{argument}' in place, where other tasks and its rollback see it; copy it first"
+
+
+class UnknownOutcomeError(TaskError):
+    """Raised by a task that cannot know whether it had its effect: a request was sent and no answer came. The engine goes on as after the
+    death of a worker: what the task's annotations allow."""
+
+    code = "unknown_outcome"
+    template = "nobody knows whether it had its effect: {reason}"
 
 
 class RemoteTaskError(TaskError):

@@ -25,7 +25,7 @@ from exoflow.runtime.threads import SYSTEM_THREADS
 from exoflow.runtime.values import Spoiled
 from exoflow.store.base import Store
 from exoflow.worker import task_runner
-from exoflow.worker.attempt import Grown, LostInputs, Outcome, Raised, Returned, TaskCall
+from exoflow.worker.attempt import Died, Grown, LostInputs, Outcome, Raised, Returned, TaskCall
 from exoflow.worker.context import TaskContext
 
 _OURS = "exoflow.define.plan:"
@@ -116,6 +116,8 @@ class _Auditor:
             return _Output(outcome.value)
         if isinstance(outcome, Grown):
             return _Output(outcome.plan)
+        if isinstance(outcome, Died):
+            raise _Failed(outcome.reason)
         assert isinstance(outcome, Raised)
         raise _Failed(f"{outcome.info.type_name.rpartition('.')[2]}: {outcome.info.text}")
 

@@ -172,6 +172,8 @@ class _Worker:
         note, body = received.value
         if note == wire.GROWN:
             return Grown(body)
+        if note == wire.DIED:
+            return Died(body.header.decode())
         return Raised(_decode_error(note)) if note else Returned(body)
 
     def kill(self) -> None:

@@ -29,7 +29,7 @@ from typing import Any, Never
 import pytest
 
 from exoflow import codec
-from exoflow.errors import ClosedError
+from exoflow.errors import ClosedError, UnknownOutcomeError
 from exoflow.executors.base import Executor
 from exoflow.worker.attempt import Died, InputsLost, LostInputs, Outcome, Raised, Returned, Stopped, TaskCall
 from exoflow.worker.context import TaskContext, current_task
@@ -99,6 +99,11 @@ class Gate:
 def same(value: Any) -> Any:
     """Return ``value`` itself."""
     return value
+
+
+def lose_the_answer() -> None:
+    """Have sent something, and never hear of it."""
+    raise UnknownOutcomeError(reason="no answer from the bank")
 
 
 def _arrive(folder: str) -> None:
@@ -351,6 +356,10 @@ class ExecutorSuite:
         assert outcome.info.type_name == ODD[kind][1] or wrapped
         assert len(outcome.info.text.encode()) <= 64 * 1024
         assert len(outcome.info.traceback.encode()) <= 64 * 1024
+        assert self.start(executor, same, "still at work").value() == "still at work"
+
+    def test_a_function_that_cannot_know_what_it_did_counts_as_dead(self, executor: Executor) -> None:
+        assert self.start(executor, lose_the_answer).wait() == Died("nobody knows whether it had its effect: no answer from the bank")
         assert self.start(executor, same, "still at work").value() == "still at work"
 
     def test_lost_inputs_are_told(self, executor: Executor) -> None:

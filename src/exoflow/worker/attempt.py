@@ -54,7 +54,8 @@ class Raised(msgspec.Struct, frozen=True):
 
 
 class Died(msgspec.Struct, frozen=True):
-    """The worker died or became unreachable; whether the function had effects is unknown."""
+    """The worker died or became unreachable, or the function says so of what it called (:class:`~exoflow.errors.UnknownOutcomeError`);
+    whether it had effects is unknown."""
 
     reason: str
 

@@ -29,7 +29,7 @@ from exoflow.codec import Encoded
 from exoflow.define.registry import claim_for_main
 from exoflow.errors import PayloadUnreadableError, ResultNotSerializableError, WrongContextError
 from exoflow.worker import task_runner, wire
-from exoflow.worker.attempt import Grown, Outcome, Raised, Returned, TaskCall
+from exoflow.worker.attempt import Died, Grown, Outcome, Raised, Returned, TaskCall
 from exoflow.worker.context import TaskContext, mark_worker
 from exoflow.worker.shared import Spare
 
@@ -108,6 +108,8 @@ def _serve(sock: socket.socket, spare: Spare, import_main: _ImportMain, note: by
             stream.flush()
     if isinstance(outcome, Returned):
         parcel = wire.Parcel(wire.GROWN if grown else b"", outcome.value[0], spare)
+    elif isinstance(outcome, Died):
+        parcel = wire.Parcel(wire.DIED, Encoded(outcome.reason.encode("utf-8", "backslashreplace")))
     else:
         assert isinstance(outcome, Raised)  # load() does not say here that inputs are lost
         parcel = wire.Parcel(msgspec.msgpack.encode(outcome.info), _EMPTY)

@@ -15,8 +15,8 @@ from typing import Any
 
 from exoflow import codec
 from exoflow.define.plan import find_dag
-from exoflow.errors import WrongContextError
-from exoflow.worker.attempt import ErrorInfo, Grown, InputsLost, LostInputs, Outcome, Raised, Returned, TaskCall
+from exoflow.errors import UnknownOutcomeError, WrongContextError
+from exoflow.worker.attempt import Died, ErrorInfo, Grown, InputsLost, LostInputs, Outcome, Raised, Returned, TaskCall
 from exoflow.worker.context import set_current
 from exoflow.worker.inputs import Inputs
 
@@ -41,7 +41,7 @@ def _run(call: TaskCall) -> Outcome:
         value = finish(call.function(*args, **kwargs))
         return _returned(call, inputs, value)
     except BaseException as error:
-        return raised(error)
+        return _ended(error)
 
 
 async def run_async(call: TaskCall) -> Outcome:
@@ -59,7 +59,11 @@ async def run_async(call: TaskCall) -> Outcome:
         value = await call.function(*args, **kwargs)
         return _returned(call, inputs, value)
     except BaseException as error:
-        return raised(error)
+        return _ended(error)
+
+
+def _ended(error: BaseException) -> Raised | Died:
+    return Died(str(error)) if isinstance(error, UnknownOutcomeError) else raised(error)
 
 
 def _returned(call: TaskCall, inputs: Inputs | None, value: Any) -> Returned | Grown:

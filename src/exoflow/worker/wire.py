@@ -24,7 +24,9 @@ INLINE_BYTES_MAX = 256 * 1024
 FILES_MAX = 32
 """Blocks that go with one message; buffers in others are copied."""
 GROWN = b"grown"
-"""Note of an answer whose body is a plan; no note means a plain output, any other is an ErrorInfo."""
+"""Note of an answer whose body is a plan; no note means a plain output, any other than these two is an ErrorInfo."""
+DIED = b"died"
+"""Note of an answer whose body is the reason of a :class:`~exoflow.worker.attempt.Died`, said by the function itself."""
 
 _HEAD = struct.Struct("<QIIH")  # length of the message, length of the note, number of pieces of the body, number of files
 _PLACE = struct.Struct("<hQQ")  # of a piece: number of its file, or -1 for the message itself; where it begins; its length
