@@ -28,6 +28,8 @@ from exoflow.define.dag import InputNode, Node
 from exoflow.define.task import Task, task
 from exoflow.define.workflow import Workflow, workflow
 from exoflow.errors import ExoflowError, UnsafeWorkflowError, WorkflowFailed
+from exoflow.functions.aws import aws_lambda
+from exoflow.functions.http import http_function
 from exoflow.runtime.run import WorkflowFuture
 from exoflow.worker.context import TaskContext, current_task
 
@@ -46,6 +48,7 @@ __all__ = [
     "Workflow",
     "WorkflowFailed",
     "WorkflowFuture",
+    "aws_lambda",
     "cancel",
     "check",
     "collect_garbage",
@@ -54,6 +57,7 @@ __all__ = [
     "get_metadata",
     "get_output",
     "get_status",
+    "http_function",
     "list_all",
     "resume",
     "resume_all",

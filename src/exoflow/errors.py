@@ -4,11 +4,11 @@ The first cut is who is at fault::
 
     ExoflowError
     ├── UsageError             your call
-    │   ├── InvalidIdError, InvalidOptionError, SignatureError, ArgumentNotSerializableError
+    │   ├── InvalidIdError, InvalidOptionError, SignatureError, ArgumentNotSerializableError, ArgumentNotJsonError
     │   ├── CycleError, ForeignNodeError, DuplicateTaskNameError, DuplicateRegistrationError
     │   ├── UnresumableTaskError, WrongContextError, SelfWaitError, ClosedError, ForkedHandleError
     │   ├── WorkflowNotFoundError, WorkflowIdConflictError, WorkflowAlreadyExistsError
-    │   └── InvalidStateError, CodeChangedError, PayloadTooLargeError, StoreConfigError, MissingExtraError
+    │   └── InvalidStateError, CodeChangedError, PayloadTooLargeError, ArgumentsTooLargeError, StoreConfigError, MissingExtraError
     ├── CheckFailed            your graph
     │   └── UnsafeWorkflowError                       carries .findings
     ├── WorkflowFailed         your workflow ended without a result
@@ -17,10 +17,10 @@ The first cut is who is at fault::
     ├── TaskError              why an attempt failed when the function itself did not say
     │   ├── TaskTimeoutError, PoisonTaskError, WorkerDiedError, ResultNotSerializableError
     │   ├── RemoteTaskError, DeterminismViolationError, RollbackFailedError
-    │   └── InputMutatedError, UnknownOutcomeError
+    │   └── InputMutatedError, UnknownOutcomeError, FunctionError, FunctionRefusedError
     ├── EnvironmentFault       the world; may pass when tried again
     │   ├── StoreUnavailable, StoreOpenError, StorageFullError, StoreCorruptError
-    │   └── CheckpointCorruptError, PayloadUnreadableError, ExecutorUnavailable
+    │   └── CheckpointCorruptError, PayloadUnreadableError, ExecutorUnavailable, FunctionUnavailable
     ├── Fenced                 another owner
     │   └── LeaseLost
     └── EngineBug              us; please report
@@ -101,6 +101,13 @@ class ArgumentNotSerializableError(UsageError, TypeError):
 
     code = "argument_not_serializable"
     template = "argument of task '{task}' cannot be pickled: at {path} ({type_name}): {reason}; make it inside the task"
+
+
+class ArgumentNotJsonError(ArgumentNotSerializableError):
+    """An argument of a function elsewhere that JSON cannot hold; ``path`` leads to the culprit."""
+
+    code = "argument_not_json"
+    template = "argument of task '{task}' is not JSON: at {path} ({type_name}): {reason}; make it of such values"
 
 
 class CycleError(UsageError, ValueError):
@@ -222,6 +229,13 @@ class PayloadTooLargeError(UsageError, ValueError):
 
     code = "payload_too_large"
     template = "{what} is {size_bytes} bytes; the limit is {limit_bytes} (payload_limit); write it to your own storage and pass its name"
+
+
+class ArgumentsTooLargeError(PayloadTooLargeError):
+    """The arguments of a function elsewhere are more than it takes in one request; nothing was sent."""
+
+    code = "arguments_too_large"
+    template = "{what} are {size_bytes} bytes of JSON; the limit is {limit_bytes}; put them into a bucket and pass the name"
 
 
 class StoreConfigError(UsageError, ValueError):
@@ -353,6 +367,21 @@ class UnknownOutcomeError(TaskError):
     template = "nobody knows whether it had its effect: {reason}"
 
 
+class FunctionError(TaskError):
+    """A function elsewhere ran and failed: its own ``error_type``, ``error_message`` and ``stack_trace`` (lines)."""
+
+    code = "function_error"
+    template = "function '{function}' failed: {error_type}: {error_message}"
+    stack_trace: tuple[str, ...] = ()
+
+
+class FunctionRefusedError(TaskError):
+    """A function elsewhere did not run and never will as it was called: unknown, not allowed, not understood. Not retried."""
+
+    code = "function_refused"
+    template = "function '{function}' did not run: {reason}"
+
+
 class RemoteTaskError(TaskError):
     """Stands for an exception of another process or of an earlier run: type, text and traceback as data, never unpickled."""
 
@@ -436,6 +465,13 @@ class ExecutorUnavailable(EnvironmentFault):
 
     code = "executor_unavailable"
     template = "executor '{executor}' is unavailable: {reason}"
+
+
+class FunctionUnavailable(EnvironmentFault):
+    """A function elsewhere did not run: it was throttled, or could not be reached. Trying again is safe, whatever the task is."""
+
+    code = "function_unavailable"
+    template = "function '{function}' did not run: {reason}"
 
 
 # --- another owner, and us ---------------------------------------------------------------------------------------------------

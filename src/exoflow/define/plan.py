@@ -104,6 +104,8 @@ def _plan(root: Node, fill: Callable[[InputNode], Any], *, durable: bool, whole:
                     homes[bound.key] = registry.home_of(bound.function)
         if durable and bound is fan_out:
             _require_importable(args[0])
+        if bound.check is not None:
+            bound.check(name, args, kwargs)
         if options.checkpoint == "auto":
             auto.append(name)
         calls[name] = Call(bound.key, args, kwargs, bound.executor, bound.rollback_key, bound.on_unknown_key, options.catch_exceptions)

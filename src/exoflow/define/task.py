@@ -43,6 +43,7 @@ class Task(Generic[P, R]):
         self.executor = options.executor or ("loop" if inspect.iscoroutinefunction(function) else "thread")
         self.code = codec.Code(function)
         self._fitting = _positional(function)
+        self.check: Callable[[str, tuple[Any, ...], dict[str, Any]], None] | None = getattr(function, "__exoflow_check__", None)
 
     @staticmethod
     def _register(function: Callable[..., Any] | None) -> str:

@@ -37,7 +37,10 @@ _AT_ONCE_BYTES = 64 * 1024
 _FINAL = frozenset(
     f"exoflow.errors.{name}"
     for name in (
+        "ArgumentNotJsonError",
         "ArgumentNotSerializableError",
+        "ArgumentsTooLargeError",
+        "FunctionRefusedError",
         "InputMutatedError",
         "SelfWaitError",
         "SignatureError",

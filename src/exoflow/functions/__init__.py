@@ -1,0 +1,1 @@
+"""Functions elsewhere as tasks: ``aws_lambda`` and ``http_function``. ``remote`` is what all of them share."""
