@@ -16,7 +16,7 @@ from tests.architecture.house import PACKAGE, File, House
 # --- sizes -----------------------------------------------------------------------------------------------------------------------
 
 FUNCTION_LINES, CORE_FILE_LINES, FILE_LINES, FOLDER_FILES, SEAM_METHODS = 70, 400, 600, 16, 10
-CORE_LINES, SRC_LINES, KIT_LINES = 4_000, 18_000, 14_000
+CORE_LINES, SRC_LINES, KIT_LINES = 4_000, 18_000, 15_000
 
 
 def long_functions(house: House) -> list[str]:
