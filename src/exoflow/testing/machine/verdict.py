@@ -24,6 +24,8 @@ from exoflow.testing.machine.outside import Violation
 from exoflow.testing.machine.parts import Entry, Provenance
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from exoflow.testing.machine import scenario as sc
     from exoflow.testing.machine.world import World
 
@@ -304,14 +306,19 @@ def _undone_in_order(world: World) -> None:
 
 
 def _journal(world: World) -> None:
-    """Counts in the journal only grow, and epochs too."""
+    """Counts in the journal only grow, but for tasks of a sub-workflow that was withdrawn and came again; and epochs too."""
     counts: dict[tuple[str, str, int], int] = {}
+    parents: dict[str, str] = {}
     epoch = ends = 0
     for entry in world.durable:
         record = entry.record
+        if parent := getattr(record, "parent", ""):
+            parents[record.task] = parent  # type: ignore[union-attr]
         if isinstance(record, journal.WorkflowResumed):
             counts.clear()
             ends = 0
+        elif isinstance(record, journal.TasksWithdrawn):
+            counts = {key: count for key, count in counts.items() if not _is_below(key[1], record.tasks, parents)}
         elif isinstance(record, journal.WorkflowEnded):
             ends += 1
             if ends > 1:
@@ -326,6 +333,13 @@ def _journal(world: World) -> None:
             if count <= counts.get(key, 0):  # a failure that was caught counts too, and leaves no such record
                 raise Violation(f"the count of failures of {record.task} goes from {counts.get(key, 0)} to {count}")
             counts[key] = count
+
+
+def _is_below(task: str, withdrawn: Collection[str], parents: dict[str, str]) -> bool:
+    while task := parents.get(task, ""):
+        if task in withdrawn:
+            return True
+    return False
 
 
 def _bounded(world: World) -> None:
