@@ -1,6 +1,7 @@
 """Handlers that the tests run in processes of awslambdaric. Effects are lines of a file."""
 
 import os
+import signal
 import time
 import urllib.request
 
@@ -71,3 +72,9 @@ def large(event, _context):
 def process(_event, _context):
     mark("here")
     return os.getpid()
+
+
+def die(event, _context):
+    """Has its effect, and is gone."""
+    note(event, "die")
+    os.kill(os.getpid(), signal.SIGKILL)
