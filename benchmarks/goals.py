@@ -21,6 +21,7 @@ TITLES = {
     "P12": "What it takes to have it",
     "P13": "From a thousand tasks to a million",
     "P15": "The commit rule while a workflow runs",
+    "F1": "A function of AWS Lambda, served on this machine",
 }
 """The groups of figures, in order."""
 
@@ -96,6 +97,8 @@ GOALS = (
     Goal("P15", "commit rule", goal=5),
     Goal("P15", "looks at an edge"),
     Goal("P15", "looks, largest DAG over smallest", goal=1.25),
+    Goal("F1", "call of a function"),
+    Goal("F1", "added to a bare call", goal=3),
 )
 """In the order of the page."""
 

@@ -38,7 +38,7 @@ class Sizes:
     """How much is done for a reading. The defaults are those of the published figures; tests use ``TINY``.
 
     Attributes:
-        calls: one-task workflows, one after the other (P1). chains: of ten tasks (P2).
+        calls: one-task workflows, one after the other (P1, F1). chains: of ten tasks (P2).
         crowd: workflows, or tasks of a fan-out, at once (P3 to P6). rival_crowd: the same for rivals that would take minutes.
         array_mb: of the array that goes from task to task (P8, P10), ``copies`` times. huge_mb: of the one in P9.
         steps, killed_at, step_s: the chain that is killed in P11.

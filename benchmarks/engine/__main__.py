@@ -1,6 +1,6 @@
 """``python -m benchmarks.engine P4 --folder SCRATCH``: see ``benchmarks/reading.py``."""
 
-from benchmarks.engine import commit_rule, crowds, footprint, growth, large_data, latency, recovery
+from benchmarks.engine import commit_rule, crowds, footprint, functions, growth, large_data, latency, recovery
 from benchmarks.reading import serve
 
 GROUPS = {
@@ -17,6 +17,7 @@ GROUPS = {
     "P12": footprint.footprint,
     "P13": growth.growth,
     "P15": commit_rule.overhead,
+    "F1": functions.call,
 }
 
 if __name__ == "__main__":
