@@ -10,7 +10,7 @@ import exoflow
 from exoflow.testing.functions import Function, FunctionServer
 
 FOLDER = str(Path(__file__).parent / "handlers")
-NAMES = ("told", "charge", "transfer", "book", "cancel", "fail", "large", "process")
+NAMES = ("told", "charge", "transfer", "book", "cancel", "take", "give_back", "fail", "large", "process")
 
 
 class Marks:

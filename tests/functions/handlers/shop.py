@@ -55,6 +55,22 @@ def cancel(event, _context):
     note(event, "cancel")
 
 
+def take(event, context):
+    """Takes a seat for its key, which gives it back."""
+    mark("before")
+    note(event, f"take:{context.client_context.custom['exoflow']['idempotency_key']}")
+    mark("after")
+    return len(lines(event))
+
+
+def give_back(event, context):
+    key = context.client_context.custom["exoflow"]["idempotency_key"]
+    mark("before")
+    if lines(event).count(f"take:{key}") > lines(event).count(f"back:{key}"):
+        note(event, f"back:{key}")
+    mark("after")
+
+
 def fail(event, _context):
     raise LookupError(f"no order {event['order']}")
 
