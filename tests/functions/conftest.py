@@ -8,6 +8,7 @@ import pytest
 
 import exoflow
 from exoflow.testing.functions import Function, FunctionServer
+from tests.functions.far import Far
 
 FOLDER = str(Path(__file__).parent / "handlers")
 NAMES = ("told", "charge", "transfer", "book", "cancel", "take", "give_back", "fail", "large", "process")
@@ -57,3 +58,10 @@ def engine():
 @pytest.fixture
 def ledger(tmp_path):
     return tmp_path / "ledger"
+
+
+@pytest.fixture
+def far():
+    far = Far()
+    yield far
+    far.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -251,3 +252,15 @@ def test_a_reply_that_is_not_json(engine, monkeypatch):
     monkeypatch.setattr("exoflow.functions.aws._Lambda.call", lambda *_: b"<html>")
     with pytest.raises(ResultNotSerializableError, match="not JSON"):
         fn("told")()
+
+
+def look_it_up(ledger):
+    return "looked up" if "transfer" in lines(Path(ledger)) else False
+
+
+@pytest.mark.parametrize(("at", "result"), [("before", "transferred"), ("after", "looked up")])
+def test_a_function_of_ours_is_asked_what_became_of_it(server, engine, ledger, at, result):
+    server.inject("transfer", Fault("kill", at))
+    node = fn("transfer", on_unknown=look_it_up, parameters=("ledger",)).bind(str(ledger))
+    assert result_of(engine, node) == result
+    assert lines(ledger) == ["transfer"]
