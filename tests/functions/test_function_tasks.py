@@ -16,6 +16,7 @@ from exoflow.errors import (
     InvalidOptionError,
     MissingExtraError,
     SignatureError,
+    TaskFailed,
     UnresumableTaskError,
 )
 from exoflow.functions.aws import REQUEST_BYTES_MAX
@@ -59,6 +60,12 @@ def test_what_is_not_json_is_refused_at_submission(engine, function, value, path
 def test_an_input_of_the_workflow_is_looked_at_too(engine):
     with pytest.raises(ArgumentNotJsonError):
         engine.run_async(charge.bind(order=exoflow.InputNode()), {1, 2})
+
+
+def test_an_item_of_a_map_is_looked_at_before_any_is_sent(engine):
+    with pytest.raises(TaskFailed) as caught:
+        engine.run_async(charge.map([1, b"x"])).result(30)
+    assert isinstance(caught.value.__cause__, ArgumentNotJsonError)
 
 
 def test_more_than_one_request_may_hold_is_refused_at_submission(engine):
