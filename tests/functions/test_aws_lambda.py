@@ -75,7 +75,9 @@ def test_parameters_that_are_named_may_be_given_in_order(server, engine):
 
 
 def test_a_function_runs_from_a_worker_process(server, engine):
-    assert result_of(engine, fn("told", executor="process").bind(order=1))["told"]["attempt"] == 1
+    for parameters in (None, ("order",)):
+        answer = result_of(engine, fn("told", executor="process", parameters=parameters).bind(order=1))
+        assert (answer["event"], answer["told"]["attempt"]) == ({"order": 1}, 1)
 
 
 def test_the_exception_of_a_function_comes_with_its_story(server, engine):

@@ -95,7 +95,7 @@ class Invoke:
 def _event(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What the function gets: the arguments by name, or, if there is but one without a name, that."""
     given = signature.bind(*args, **kwargs).arguments
-    if signature is not _FREE:
+    if signature != _FREE:  # equal, not the same, where it came from another process
         return given
     whole, each = given.get(_WHOLE), given.get(_EACH, {})
     if whole is None:
