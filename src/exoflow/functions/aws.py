@@ -24,7 +24,7 @@ from exoflow.errors import (
     PayloadTooLargeError,
     UnknownOutcomeError,
 )
-from exoflow.functions.remote import remote_task
+from exoflow.functions.remote import remote_task, require_seconds, web_address
 
 REQUEST_BYTES_MAX = 6 * 1024 * 1024
 """What AWS takes in a synchronous invocation."""
@@ -82,6 +82,9 @@ def aws_lambda(
         raise InvalidOptionError(message=f"the first argument must be the name of a function of AWS Lambda, got {function!r:.60}")
     if qualifier is not None and not _QUALIFIER.fullmatch(str(qualifier)):
         raise InvalidOptionError(message=f"qualifier must be a version or an alias, got {qualifier!r:.60}")
+    if endpoint is not None:
+        web_address("endpoint", endpoint)
+    require_seconds(timeout_s=timeout_s, connect_timeout_s=connect_timeout_s)
     more = {**(config or {}), "read_timeout": timeout_s, "connect_timeout": connect_timeout_s}
     if "retries" in more:
         raise InvalidOptionError(

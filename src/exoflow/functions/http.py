@@ -6,11 +6,10 @@ import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from exoflow.define.task import Task
-from exoflow.errors import FunctionRefusedError, FunctionUnavailable, InvalidOptionError, UnknownOutcomeError
-from exoflow.functions.remote import remote_task
+from exoflow.errors import FunctionRefusedError, FunctionUnavailable, UnknownOutcomeError
+from exoflow.functions.remote import remote_task, require_seconds, web_address
 
 _HEADERS = {
     "idempotency_key": "Idempotency-Key",
@@ -43,18 +42,10 @@ def http_function(
     and 3xx: it failed for good, and had no effect. Anything else, and no answer: unknown. Raises InvalidOptionError,
     DuplicateRegistrationError.
     """
-    try:
-        parts, port = urlsplit(url), urlsplit(url).port
-    except ValueError as error:
-        raise InvalidOptionError(message=f"url {url!r:.80}: {error}") from None
-    good = parts.scheme in ("http", "https") and parts.hostname and not parts.fragment and parts.username is None
-    if not good or any(character <= " " or character > "~" for character in url):
-        raise InvalidOptionError(message=f"url must be like https://host/path, without user or fragment, got {url!r:.80}")
-    for option, seconds in (("timeout_s", timeout_s), ("connect_timeout_s", connect_timeout_s)):
-        if not 0 < seconds < float("inf"):
-            raise InvalidOptionError(message=f"{option} must be a number of seconds > 0, got {seconds!r:.60}")
+    parts = web_address("url", url)
+    require_seconds(timeout_s=timeout_s, connect_timeout_s=connect_timeout_s)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    remote = _Endpoint(url, parts.scheme, str(parts.hostname), port, target, dict(headers or {}), timeout_s, connect_timeout_s)
+    remote = _Endpoint(url, parts.scheme, str(parts.hostname), parts.port, target, dict(headers or {}), timeout_s, connect_timeout_s)
     return remote_task(remote, "http_function", parameters, options, sys._getframe(1))  # noqa: SLF001 - where the user made it
 
 

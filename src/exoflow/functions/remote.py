@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any, Protocol
+from urllib.parse import SplitResult, urlsplit
 
 from exoflow.define import registry
 from exoflow.define.dag import Slot
@@ -169,3 +170,22 @@ def remote_task(remote: Remote, kind: str, parameters: Sequence[str] | None, opt
     made: Task[..., Any] = Task(function, checked, key)
     registry.register(key, made, defined_at=f"{caller.f_code.co_filename}:{caller.f_lineno}", exclusive=True)
     return made
+
+
+def web_address(option: str, url: str) -> SplitResult:
+    """The parts of ``url``. Raises InvalidOptionError."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and not parts.fragment and parts.username is None and parts.port != 0
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InvalidOptionError(message=f"{option} {url!r:.80} is no URL: {error}") from None
+    if not good or any(character <= " " or character > "~" for character in url):
+        raise InvalidOptionError(message=f"{option} must be like https://host/path, without user or fragment, got {url!r:.80}")
+    return parts
+
+
+def require_seconds(**given: Any) -> None:
+    """Raise InvalidOptionError unless each is a number of seconds."""
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise InvalidOptionError(message=f"{name} must be a number of seconds > 0, got {value!r:.60}")
