@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import random
 import socket
 import sys
 import threading
+import weakref
 
 import pytest
 
@@ -389,3 +391,24 @@ def test_a_deterministic_task_whose_output_was_damaged_makes_it_again(url, ledge
         assert engine.resume("w").result(PATIENCE_S) == (2,)
         assert "its saved output is damaged and counts as lost" in engine.story("w", "honest")
         assert engine.get_output("w", task="honest") == 2
+
+
+def test_what_failed_is_forgotten(memory):
+    """Its exception holds the frames in which it was raised, and those hold the call: the collector must see all of that circle."""
+
+    class Large:
+        pass
+
+    kept = weakref.WeakSet()
+
+    @task
+    def fails(x):
+        large = Large()
+        kept.add(large)
+        raise ValueError(x)
+
+    for number in range(3):
+        with pytest.raises(TaskFailed):
+            memory.run(fails.bind(number))
+    gc.collect()
+    assert not kept

@@ -6,8 +6,8 @@ import atexit
 import os
 from typing import Any
 
-from exoflow.client.engine import Engine, refuse_import
-from exoflow.client.intake import Dag, Mode, OnExisting, OnFailure
+from exoflow.client.engine import Engine
+from exoflow.client.intake import Dag, Mode, OnExisting, OnFailure, refuse_import
 from exoflow.client.report import WorkflowReport
 from exoflow.core.state import Status
 from exoflow.runtime.recover import OnCodeChange

@@ -15,7 +15,8 @@ from typing import Any, Self
 import msgspec
 
 from exoflow import codec, wiring
-from exoflow.client.intake import Dag, Mode, OnExisting, OnFailure, check, made_safe, one_of, root_of, seconds, what_changed
+from exoflow.client import intake
+from exoflow.client.intake import Dag, Mode, OnExisting, OnFailure
 from exoflow.client.report import WorkflowReport, report, require_task, story
 from exoflow.client.watching import LOOK_AGAIN_S, Watching
 from exoflow.core import events as ev
@@ -24,7 +25,6 @@ from exoflow.core.checks import Finding
 from exoflow.core.machine import Machine
 from exoflow.core.spec.ids import check_id
 from exoflow.core.state import Status
-from exoflow.define import registry
 from exoflow.define.plan import Plan, encode_plan, make_plan
 from exoflow.errors import (
     ClosedError,
@@ -52,7 +52,7 @@ from exoflow.runtime.run import Run, WorkflowFuture
 from exoflow.runtime.values import Saved, Values, decode, store_bytes
 from exoflow.store.base import Collected, Head, Store
 from exoflow.wiring import Parts
-from exoflow.worker.context import inside_task, inside_worker
+from exoflow.worker.context import inside_task
 
 _log = logging.getLogger("exoflow")
 _CODE_CHANGES = ("fail", "accept")
@@ -146,16 +146,16 @@ class Engine:
                 message=f"run() was called inside task '{inside.task_id}' of workflow '{inside.workflow_id}', where nothing would record "
                 "that it was; return the DAG from the task instead: it becomes a sub-workflow"
             )
-        one_of("mode", mode, ("strict", "auto"))
-        one_of("on_existing", on_existing, ("attach", "fail"))
-        one_of("on_failure", on_failure, ("keep", "rollback"))
-        one_of("on_code_change", on_code_change, _CODE_CHANGES)
+        intake.one_of("mode", mode, ("strict", "auto"))
+        intake.one_of("on_existing", on_existing, ("attach", "fail"))
+        intake.one_of("on_failure", on_failure, ("keep", "rollback"))
+        intake.one_of("on_code_change", on_code_change, _CODE_CHANGES)
         if name is not None and workflow_id is not None:
             raise InvalidOptionError(message="name and workflow_id mean the same; give one of them")
         given = name if name is not None else workflow_id
         workflow = check_id(given) if given is not None else f"wf-{self._host.new_id()}"
         plan = self._plan(dag, args, kwargs)
-        plan, turned_on = made_safe(plan, mode)
+        plan, turned_on = intake.made_safe(plan, mode)
         if turned_on:
             _log.warning("workflow %s: mode='auto' turned checkpoint on for %s", workflow, ", ".join(turned_on))
         while True:
@@ -172,7 +172,7 @@ class Engine:
                     return self._attach(workflow, plan, on_existing, on_code_change)
 
     def _plan(self, dag: Dag, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
-        root, inputs, named = root_of(dag, args, kwargs)
+        root, inputs, named = intake.root_of(dag, args, kwargs)
         plan = make_plan(root, inputs, named, durable=self.store.durable)
         self._loop.require_runnable(plan, durable=False)  # make_plan has seen to that
         return plan
@@ -212,7 +212,7 @@ class Engine:
             before = read_plan(self.store, name, read_records(self.store, name, entries), entries)
             now: Plan = decode(encode_plan(plan), name)  # pickling may change what a value is made of, and ``before`` has been pickled
             if before.meaning() != now.meaning():
-                raise WorkflowIdConflictError(workflow_id=name, changed=what_changed(before, now))
+                raise WorkflowIdConflictError(workflow_id=name, changed=intake.what_changed(before, now))
         return self._follow(head, on_code_change)
 
     def _follow(self, head: Head, on_code_change: OnCodeChange) -> WorkflowFuture:
@@ -226,7 +226,7 @@ class Engine:
                 head = self._again(head)
                 if name in self._loop.runs:
                     continue
-            if Status(head.status).ended and self._owner.is_dead(head.owner):  # nobody is resuming it
+            if Status(head.status).ended and self._is_free(head):  # nobody is resuming it
                 return self._finished(head)
             if head.owner == self._owner.id and not self._is_free(head):
                 if self._head(name) != head:  # it ended just now
@@ -268,20 +268,24 @@ class Engine:
             if self._loop.committer.broken is not None:  # it would be dropped at once
                 raise self._loop.committer.broken
             self._owner.start()
-            run = load(self.store, head, head.epoch + 1, self._threads, checked=self.settings.check_invariants)
-            if run.machine.state.status.ended != resumed:  # what its owner wrote last has arrived just now
-                return None
-            answers = tuple(decide_doubt(run, task, verdict) for task, verdict in (outcomes or {}).items())
-            if cancel is not None:
-                decide_cancel(run, cancel)
-            commands = run.machine.handle(ev.Recovered(resumed=resumed, answers=answers))
-            check_code(run, on_code_change)
-            self._unsure.add(name)
-            if not self._claim(head):
-                return None
-            if self.store.entries(name, seqs=(run.next_seq,)):  # its owner was not dead, and wrote after we had looked
-                self.store.claim(name, epoch=run.epoch, owner=None)
-                return None
+            try:
+                run = load(self.store, head, head.epoch + 1, self._threads, checked=self.settings.check_invariants)
+                if run.machine.state.status.ended != resumed:  # what its owner wrote last has arrived just now
+                    return None
+                answers = tuple(decide_doubt(run, task, verdict) for task, verdict in (outcomes or {}).items())
+                if cancel is not None:
+                    decide_cancel(run, cancel)
+                commands = run.machine.handle(ev.Recovered(resumed=resumed, answers=answers))
+                check_code(run, on_code_change)
+                self._unsure.add(name)
+                if not self._claim(head):
+                    return None
+                if self.store.entries(name, seqs=(run.next_seq,)):  # its owner was not dead, and wrote after we had looked
+                    self._release(name)
+                    return None
+            except ExoflowError:
+                self._release(name)
+                raise
             self._loop.enter(run, taken=True)
             self._unsure.discard(name)
             run.accepted.reach()
@@ -293,6 +297,14 @@ class Engine:
     def _is_free(self, head: Head) -> bool:
         """Whether nobody drives it."""
         return (head.owner == self._owner.id and head.workflow_id in self._unsure) or self._owner.is_dead(head.owner)
+
+    def _release(self, name: str) -> None:
+        """Let go of what we own and do not drive: others would wait for us. If the store refuses, the next one who asks us tries again."""
+        with contextlib.suppress(EnvironmentFault):
+            head = self.store.head(name)
+            if head is not None and head.owner == self._owner.id:
+                self.store.claim(name, epoch=head.epoch, owner=None)
+            self._unsure.discard(name)
 
     def _claim(self, head: Head) -> bool:
         """Whether it is ours now, under the next epoch. If the answer gets lost, the head tells, since nobody else has our id."""
@@ -314,8 +326,7 @@ class Engine:
 
         def look() -> WorkflowFuture | None:
             now = self._again(head)
-            free = self._owner.is_dead(now.owner)  # that of a workflow that has ended is nobody
-            return self._follow(now, on_code_change) if free else None
+            return self._follow(now, on_code_change) if self._owner.is_dead(now.owner) else None  # one that has ended has nobody
 
         return self._watching.watch(head.workflow_id, look)
 
@@ -349,7 +360,7 @@ class Engine:
         A workflow that SUCCEEDED gives its result. Raises WorkflowNotFoundError, InvalidStateError, CodeChangedError.
         """
         self._guard()
-        one_of("on_code_change", on_code_change, _CODE_CHANGES)
+        intake.one_of("on_code_change", on_code_change, _CODE_CHANGES)
         if outcomes is not None and not isinstance(outcomes, Mapping):
             raise InvalidOptionError(message=f'outcomes must be a dict such as {{"charge": True}}, got {outcomes!r:.60}')
         head = self._head(check_id(name))
@@ -370,7 +381,7 @@ class Engine:
         """Go on with every unfinished workflow whose owner is dead. Those that living engines drive are left alone. Of a workflow that
         cannot go on (its code changed, its journal is damaged), the future holds the error."""
         self._guard()
-        one_of("on_code_change", on_code_change, _CODE_CHANGES)
+        intake.one_of("on_code_change", on_code_change, _CODE_CHANGES)
         futures = {}
         for head in self._unfinished():
             if head.workflow_id not in self._loop.runs and self._is_free(head):
@@ -385,12 +396,12 @@ class Engine:
 
     def check(self, dag: Dag, /, *args: Any, **kwargs: Any) -> list[Finding]:
         """What could break exactly-once in a crash, each with the cheapest repair; empty for a safe DAG. Writes nothing."""
-        return check(dag, *args, **kwargs)
+        return intake.check(dag, *args, **kwargs)
 
     def wait(self, name: str, timeout: float | None = None) -> Any:
         """The result of a workflow, whoever drives it. Raises WorkflowFailed, TimeoutError, WorkflowNotFoundError."""
         self._guard()
-        seconds("timeout", timeout, none=True)
+        intake.seconds("timeout", timeout, none=True)
         inside = inside_task()
         if inside is not None and inside.workflow_id == name:
             raise SelfWaitError(workflow_id=name)
@@ -437,7 +448,7 @@ class Engine:
     def list_all(self, *statuses: str) -> list[Head]:
         """Heads of all workflows (with one of these statuses), by id. ``epoch`` says how often each has been taken up."""
         for status in statuses:
-            one_of("status", status, tuple(map(str, Status)))
+            intake.one_of("status", status, tuple(map(str, Status)))
         return [msgspec.structs.replace(head, epoch=life_of(head.epoch)) for head in self._all(*statuses)]
 
     def _all(self, *statuses: str) -> list[Head]:
@@ -473,7 +484,7 @@ class Engine:
         Raises WorkflowNotFoundError, InvalidStateError (it has ended), TimeoutError.
         """
         self._guard()
-        seconds("timeout", timeout, none=True)
+        intake.seconds("timeout", timeout, none=True)
         head = self._head(check_id(name))
         if Status(head.status).ended:
             raise InvalidStateError(workflow_id=name, status=head.status, reason="nothing to cancel")
@@ -548,7 +559,7 @@ class Engine:
         Raises InvalidOptionError, EnvironmentFault.
         """
         self._guard()
-        seconds("grace_s", grace_s)
+        intake.seconds("grace_s", grace_s)
         return self.store.blobs.collect(grace_s=grace_s, dry_run=dry_run)
 
     def _guard(self) -> None:
@@ -558,7 +569,7 @@ class Engine:
             raise self._loop.committer.broken
         if os.getpid() != self._pid:
             raise ForkedHandleError(what="the engine", opened_in=self._pid, used_in=os.getpid())
-        refuse_import()
+        intake.refuse_import()
 
     def close(self) -> None:
         """Stop: running tasks get ``drain_s`` to finish, executors end. Unfinished workflows can be resumed. Twice is no error.
@@ -587,11 +598,3 @@ class Engine:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await asyncio.to_thread(self.close)
-
-
-def refuse_import() -> None:
-    """Raise WrongContextError if a script is being imported for its tasks: by a worker, or to go on with a workflow."""
-    if inside_worker() or registry.importing_main():
-        raise WrongContextError(
-            message="exoflow.run was called while another process imports your script; put it under: if __name__ == '__main__':"
-        )

@@ -10,11 +10,13 @@ import msgspec
 from exoflow import codec
 from exoflow.core import checks
 from exoflow.core.checks import Finding
+from exoflow.define import registry
 from exoflow.define.dag import Node
 from exoflow.define.plan import Plan, graph_of, make_plan
 from exoflow.define.task import Task
 from exoflow.define.workflow import Workflow
-from exoflow.errors import InvalidOptionError, UnsafeWorkflowError
+from exoflow.errors import InvalidOptionError, UnsafeWorkflowError, WrongContextError
+from exoflow.worker.context import inside_worker
 
 Dag = Node | Workflow[Any, Any] | Task[Any, Any]
 Mode = Literal["strict", "auto"]
@@ -80,3 +82,11 @@ def what_changed(before: Plan, now: Plan) -> str:
 def _plain(plan: Plan, name: str) -> tuple[Any, ...]:
     call = plan.calls[name]
     return call.task, call.args, call.kwargs, call.executor, call.rollback, call.on_unknown
+
+
+def refuse_import() -> None:
+    """Raise WrongContextError if a script is being imported for its tasks: by a worker, or to go on with a workflow."""
+    if inside_worker() or registry.importing_main():
+        raise WrongContextError(
+            message="exoflow.run was called while another process imports your script; put it under: if __name__ == '__main__':"
+        )

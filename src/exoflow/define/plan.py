@@ -28,7 +28,7 @@ from exoflow.errors import (
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 
 
-class Call(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Call(msgspec.Struct, frozen=True, array_like=True):
     """One task's call: the name of the task, its arguments with a Slot where an output goes, and what goes with it."""
 
     task: str

@@ -139,7 +139,7 @@ class Chronicle:
         self.status = ""
         self.shown: str | None = None
         self.cancelled = False  # and a client knows
-        self.cancelling = False
+        self.stopping = False
 
     def violated(self, invariant: str, story: str) -> None:
         self._report(invariant, self.name, story)
@@ -210,7 +210,7 @@ class Chronicle:
         known = self.commits.get(path)
         if known is None:
             self.commits[path] = effect
-            if not self.cancelling:
+            if not self.stopping:
                 self._check_commit(effect, durable)
             return True
         known.times += 1
@@ -302,10 +302,10 @@ class Chronicle:
                     self._void(task)
             case "spoiled" | "undoing":
                 self._void(record["task"])
-            case "cancel":  # what still runs may act, and is reported; what it rests on may be undone meanwhile
-                self.cancelling = True
+            case "cancel" | "unwind":  # what still runs may act, and is reported; what it rests on may be undone meanwhile
+                self.stopping = True
             case "resumed":
-                self.cancelled = self.cancelling = False
+                self.cancelled = self.stopping = False
 
     def _void(self, task: str) -> None:
         self.saved.pop(task, None)
