@@ -285,13 +285,13 @@ class Engine:
                     return None
             except ExoflowError:
                 self._release(name)
+                self._again(head)  # was it deleted while we read?
                 raise
             self._loop.enter(run, taken=True)
             self._unsure.discard(name)
             run.accepted.reach()
         self._loop.post(run, lambda: self._loop.perform(run, commands))
-        if head.owner is not None:
-            self._bury(head.owner)
+        self._bury(head.owner)
         return run
 
     def _is_free(self, head: Head) -> bool:
@@ -317,8 +317,8 @@ class Engine:
                 raise
             return now.epoch == epoch
 
-    def _bury(self, owner: str) -> None:
-        if not any(head.owner == owner for head in self._unfinished()):
+    def _bury(self, owner: str | None) -> None:
+        if owner is not None and not any(head.owner == owner for head in self._unfinished()):
             self._owner.bury(owner)
 
     def _watch(self, head: Head, on_code_change: OnCodeChange) -> WorkflowFuture:

@@ -59,13 +59,15 @@ def digest_of(path: str, draw: Draw, inputs: Iterable[str]) -> str:
 
 
 class Execution(msgspec.Struct):
-    """One time that a function was called."""
+    """One time that a function was called. ``unsettled``: a task whose value it rests on, and which was neither on record then nor can be
+    made again exactly."""
 
     path: str
     epoch: int
     attempt: int
     inputs: tuple[str, ...]
     seen: Seen
+    unsettled: str = ""
 
 
 class Effect(msgspec.Struct):
@@ -139,15 +141,14 @@ class Chronicle:
         self.status = ""
         self.shown: str | None = None
         self.cancelled = False  # and a client knows
-        self.stopping = False
 
     def violated(self, invariant: str, story: str) -> None:
         self._report(invariant, self.name, story)
 
     # --- told by tasks -------------------------------------------------------------------------------------------------------
 
-    def begins(self, path: str, task: str, epoch: int, attempt: int, values: Sequence[Value]) -> Execution:
-        """A function was called with these values."""
+    def begins(self, path: str, task: str, epoch: int, attempt: int, values: Sequence[Value], durable: Callable[[], set[str]]) -> Execution:
+        """A function was called with these values. ``durable`` gives the digests of all values that are on record."""
         spec = self._find(path)
         self.ids[path] = task
         seen = self._merged(path, values)
@@ -155,6 +156,8 @@ class Chronicle:
         if epoch >= self.granted and task in self.saved and self._attempt_saved(task) < (epoch, attempt):
             self.suspects[task] = Execution(path, epoch, attempt, (), seen)
         execution = Execution(path, epoch, attempt, tuple(value.digest for value in values), seen)
+        if spec.kind == "committing":
+            execution.unsettled = self._unsettled(execution.inputs, durable())
         if epoch < self.granted:
             self._reach(situations.ZOMBIE)
         if any(str(value.draw).startswith("!") for value in values):
@@ -192,9 +195,10 @@ class Chronicle:
         self.returned[path] = execution.epoch
         self.made[digest] = execution
 
-    def applies(self, execution: Execution, key: str, durable: Callable[[], set[str]]) -> bool:
-        """The function has its external output now. False if it was there already (equal key). ``durable`` gives the digests of all
-        values that are on record."""
+    def applies(self, execution: Execution, key: str) -> bool:
+        """The function has its external output now. False if it was there already (equal key).
+
+        I5 looks at what was on record when the function began: while it runs, bytes may be damaged, and what it rests on undone."""
         path, spec = execution.path, self._find(execution.path)
         self._fence(path, execution.epoch)
         effect = Effect(path, execution.epoch, execution.attempt, key, execution.inputs, execution.seen)
@@ -210,8 +214,9 @@ class Chronicle:
         known = self.commits.get(path)
         if known is None:
             self.commits[path] = effect
-            if not self.stopping:
-                self._check_commit(effect, durable)
+            if execution.unsettled:
+                story = f"'{path}' committed, and began before '{execution.unsettled}', which it depends on and which draws, was durable"
+                self.violated("I5", story)
             return True
         known.times += 1
         if known.inputs != effect.inputs or known.key != key:
@@ -220,20 +225,19 @@ class Chronicle:
             self.violated("I3", f"'{path}' committed twice (epochs {known.epoch}, {effect.epoch}), and it is not idempotent")
         return False
 
-    def _check_commit(self, effect: Effect, durable: Callable[[], set[str]]) -> None:
-        """I5: each value that the effect rests on is on record, or can be made again exactly."""
-        there = durable()
-        waiting, known = list(effect.inputs), set[str]()
+    def _unsettled(self, inputs: Sequence[str], durable: set[str]) -> str:
+        """A task that made one of these values, or one that it was made from, and whose value would be lost in a crash for good."""
+        waiting, known = list(inputs), set[str]()
         while waiting:
             digest = waiting.pop()
             made = self.made.get(digest)
-            if digest in known or digest in there or made is None:
+            if digest in known or digest in durable or made is None:
                 continue
             known.add(digest)
             if not self._find(made.path).deterministic:
-                self.violated("I5", f"'{effect.path}' committed before '{made.path}', which it depends on and which draws, was durable")
-                return
+                return made.path
             waiting += made.inputs
+        return ""
 
     def undoes(self, path: str, epoch: int, values: Sequence[Value]) -> None:
         """The rollback function does its work."""
@@ -302,10 +306,8 @@ class Chronicle:
                     self._void(task)
             case "spoiled" | "undoing":
                 self._void(record["task"])
-            case "cancel" | "unwind":  # what still runs may act, and is reported; what it rests on may be undone meanwhile
-                self.stopping = True
             case "resumed":
-                self.cancelled = self.stopping = False
+                self.cancelled = False
 
     def _void(self, task: str) -> None:
         self.saved.pop(task, None)

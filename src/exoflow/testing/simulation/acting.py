@@ -44,7 +44,8 @@ class Stage:
         chronicle, spec = self.chronicles[context.workflow_id], self.specs[context.workflow_id][path]
         values = self._given(spec, path, parent, inputs)
         self._happen("task")
-        execution = chronicle.begins(path, context.task_id, context.epoch, context.attempt, values)
+        durable = functools.partial(self.durable, chronicle)
+        execution = chronicle.begins(path, context.task_id, context.epoch, context.attempt, values, durable)
         with self._doing(situations.BEFORE_EFFECT):
             self._behave(chronicle, spec, execution, context)
             self._happen("task.acted")
@@ -84,7 +85,7 @@ class Stage:
         spec = self.specs[context.workflow_id][execution.path]
         if spec.kind == "undoable" or spec.on_unknown != "retry":  # others are idempotent, and nobody waits for the end of a thread
             self.watch(context)
-        chronicle.applies(execution, context.idempotency_key, lambda: self.durable(chronicle))
+        chronicle.applies(execution, context.idempotency_key)
         self._now(situations.AFTER_EFFECT)
 
     def _output(self, chronicle: Chronicle, spec: TaskLine, execution: Execution, values: list[Value]) -> Any:

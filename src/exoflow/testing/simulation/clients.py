@@ -78,7 +78,7 @@ class Slot:
                 scheduler.start(str(client), lambda client=client: client.ask(self, engine, process), process)  # type: ignore[misc]
         self.leave.wait()
         engine.close()
-        patience = 100
+        patience = 400  # 20 s: a call of the store may take 6
         while ((complaint := self._left_behind(engine)) or _is_busy(engine)) and patience:  # whoever is at it comes to an end
             scheduler.park(0.05)
             patience -= 1

@@ -178,12 +178,12 @@ class Simulation(Watcher):
         self.reach(situations.DELETED)
 
     def _durable(self, chronicle: Chronicle) -> set[str]:
-        """Digests of all values that are on record."""
+        """Digests of all values that are on record, whatever has become of their bytes."""
         found: set[str] = set()
         for record, payload in chronicle.saved.values():
             stored = record["stored"]
             blob = stored[2] if len(stored) > 2 else None
-            data = self.disk.blobs._blobs.get(blob) if blob else payload  # noqa: SLF001 - the judge sees all
+            data = self.disk.originals.get(blob) or self.disk.blobs._blobs.get(blob) if blob else payload  # noqa: SLF001 - the judge sees all
             if data is not None:
                 found.update(value.digest for value in _all_values(codec.decode(codec.parse(bytearray(data)))))  # a plan holds its parent's
         return found

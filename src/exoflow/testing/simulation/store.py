@@ -48,6 +48,8 @@ class Disk:
         self.unflushed: dict[str, str] = {}
         self._put_at: dict[str, float] = {}
         self.damages = 0
+        self.originals: dict[str, bytes] = {}
+        """Blobs as they were before they were damaged: for the judge."""
         self._watcher = watcher or Watcher()
         self._stale: dict[str, list[Any]] = {}
 
@@ -287,6 +289,7 @@ class SimBlobs:
 
     def _damaged(self, name: str, fault: Fault) -> memoryview:
         self._disk.damages += 1
+        self._disk.originals.setdefault(name, self._disk.blobs._blobs.get(name, b""))  # noqa: SLF001
         if fault.do == "lose":
             self._disk.lose(name)
             self._line.reach(situations.LOST_BLOB)
