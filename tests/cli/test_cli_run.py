@@ -53,8 +53,8 @@ def test_a_dag_can_be_named_by_module_or_file(exo: Any, target: str) -> None:
 def test_a_file_outside_the_working_directory(exo: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     place = tmp_path_factory.mktemp("elsewhere")
     (place / "beside.py").write_text("N = 5\n")
-    (place / "far.py").write_text("import exoflow, beside\n@exoflow.task\ndef f(): return beside.N\n")
-    assert exo("run", f"{place}/far.py:f").out == "5\n"
+    (place / "outlying.py").write_text("import exoflow, beside\n@exoflow.task\ndef f(): return beside.N\n")
+    assert exo("run", f"{place}/outlying.py:f").out == "5\n"
 
 
 def test_arguments_of_an_input_node(exo: Any) -> None:
