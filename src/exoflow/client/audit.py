@@ -18,7 +18,6 @@ from exoflow.define.plan import Plan
 from exoflow.define.task import Task
 from exoflow.errors import TaskNotFoundError, WorkflowNotFoundError
 from exoflow.runtime.calls import arguments
-from exoflow.runtime.ownership import birth_of, life_of
 from exoflow.runtime.recover import load
 from exoflow.runtime.run import Run
 from exoflow.runtime.threads import SYSTEM_THREADS
@@ -26,7 +25,6 @@ from exoflow.runtime.values import Spoiled
 from exoflow.store.base import Store
 from exoflow.worker import task_runner
 from exoflow.worker.attempt import Died, Grown, LostInputs, Outcome, Raised, Returned, TaskCall
-from exoflow.worker.context import TaskContext
 
 _OURS = "exoflow.define.plan:"
 _DEPTH_MAX = 100
@@ -95,7 +93,7 @@ class _Auditor:
         found = self._run.find(key)
         if not isinstance(found, Task):
             raise _Skip(f"its function '{key}' is not to be found; name the module or file that defines it with -m")
-        before, now = self._run.code.get(key, ""), codec.code_fingerprint(found.function)
+        before, now = self._run.code.get(key, ""), found.code.fingerprint()
         if before.partition(":")[0] == now.partition(":")[0] and before != now:
             raise _Skip("its code is not what it was")
         return found
@@ -131,14 +129,7 @@ class _Auditor:
             given = arguments(run.values, run.calls[task.id], inputs)
         except LostInputs as lost:
             raise _Skip(f"an input is not to be had: {lost}") from None
-        context = TaskContext(
-            workflow_id=run.workflow_id,
-            task_id=task.id,
-            attempt=task.attempt,
-            epoch=life_of(run.epoch),
-            basis=task.basis,
-            birth=birth_of(run.epoch),
-        )
+        context = run.context(task.id, task.attempt, task.basis)
         call = TaskCall(key=task.id, function=self._function(task).function, load=lambda: given, context=context, may_grow=True)
         return task_runner.run(call)
 

@@ -22,11 +22,9 @@ from exoflow.define.task import Task
 from exoflow.errors import EngineBug, ExoflowError, PayloadTooLargeError, StorageFullError, StoreUnavailable, UnresumableTaskError
 from exoflow.runtime.calls import arguments, undo_arguments
 from exoflow.runtime.loop import Job, Loop
-from exoflow.runtime.ownership import birth_of, life_of
 from exoflow.runtime.run import Run
 from exoflow.runtime.values import decode, store_bytes
 from exoflow.worker.attempt import Died, Grown, InputsLost, Outcome, Raised, Returned, Stopped, TaskCall
-from exoflow.worker.context import TaskContext
 from exoflow.worker.task_runner import describe
 
 _ENCODE_AT_ONCE_ITEMS = 10_000
@@ -77,7 +75,7 @@ class _Attempt(Job):
             key=self.key,
             function=found.function,
             load=self._load,
-            context=_context(run, command),
+            context=run.context(command.task, command.attempt, command.basis),
             may_grow=True,
             check_inputs=self._loop.settings.check_inputs,
         )
@@ -155,17 +153,6 @@ def is_current(run: Run, task: str, attempt: int) -> bool:
     """Whether this attempt is still what the machine waits for."""
     state = run.machine.state.tasks.get(task)
     return state is not None and state.attempt == attempt and state.phase is Phase.RUNNING
-
-
-def _context(run: Run, command: cmd.Run | cmd.Undo | cmd.Ask) -> TaskContext:
-    return TaskContext(
-        workflow_id=run.workflow_id,
-        task_id=command.task,
-        attempt=command.attempt,
-        epoch=life_of(run.epoch),
-        basis=command.basis,
-        birth=birth_of(run.epoch),
-    )
 
 
 def _is_deterministic(run: Run, task: str) -> bool:
@@ -256,7 +243,13 @@ class _SideCall(Job):
         load = partial(undo_arguments, run.values, call, run.inputs(self._command.task), found.function, function)
         run.live[self.key] = self.lane.executor
         self.lane.executor.submit(
-            TaskCall(key=self.key, function=function, load=load, context=_context(run, self._command)), self._finished
+            TaskCall(
+                key=self.key,
+                function=function,
+                load=load,
+                context=run.context(self._command.task, self._command.attempt, self._command.basis),
+            ),
+            self._finished,
         )
         return True
 

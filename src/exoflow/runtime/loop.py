@@ -7,6 +7,7 @@ the machines are only ever touched by one thread at a time.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Callable
@@ -39,7 +40,7 @@ class Lane:
         self.waiting: deque[Job] = deque()
 
 
-class Job:
+class Job(ABC):
     """A call that waits in its lane or has been given to the executor. ``key`` is unique among the calls of an engine."""
 
     __slots__ = ("key", "lane", "run")
@@ -47,9 +48,9 @@ class Job:
     def __init__(self, run: Run, lane: Lane, key: str) -> None:
         self.run, self.lane, self.key = run, lane, key
 
+    @abstractmethod
     def begin(self) -> bool:
         """Give the call to the lane's executor; False if it is no longer wanted. What came of it must be posted with this job."""
-        raise NotImplementedError
 
 
 class Loop:

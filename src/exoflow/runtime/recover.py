@@ -154,7 +154,7 @@ def check_code(run: Run, on_code_change: OnCodeChange) -> None:
             trouble = registry.trouble(key, run.homes.get(key, ""))
             changed.append(f"'{key}' missing{trouble and f' ({trouble})'}")
         elif before is not None and on_code_change != "accept":
-            now = codec.code_fingerprint(found.function)
+            now = found.code.fingerprint()
             if now != before and now.partition(":")[0] == before.partition(":")[0]:
                 changed.append(f"'{key}' changed")
     if changed:

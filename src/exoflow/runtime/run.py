@@ -15,8 +15,10 @@ from exoflow.define import registry
 from exoflow.define.plan import Plan
 from exoflow.errors import EngineBug, ExoflowError, InvalidStateError
 from exoflow.executors.base import Executor
+from exoflow.runtime.ownership import birth_of, life_of
 from exoflow.runtime.threads import Threads
 from exoflow.runtime.values import Values
+from exoflow.worker.context import TaskContext
 
 _log = logging.getLogger("exoflow")
 
@@ -174,6 +176,17 @@ class Run:
     def key(self, task: str, attempt: int, what: str = "") -> str:
         """Unique among the calls of an engine."""
         return f"{self.workflow_id}/{self.epoch}/{task}#{attempt}{what}"
+
+    def context(self, task: str, attempt: int, basis: int) -> TaskContext:
+        """What an attempt may know of itself."""
+        return TaskContext(
+            workflow_id=self.workflow_id,
+            task_id=task,
+            attempt=attempt,
+            epoch=life_of(self.epoch),
+            basis=basis,
+            birth=birth_of(self.epoch),
+        )
 
     def inputs(self, task: str) -> tuple[str, ...]:
         """Whose outputs fill the slots of a task's arguments."""
