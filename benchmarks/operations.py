@@ -16,7 +16,7 @@ import apsw
 import msgspec
 
 import exoflow
-from exoflow import codec
+from exoflow import codec, fingerprints
 from exoflow.core import commands, events, journal, replay
 from exoflow.core.machine import Machine
 from exoflow.core.spec.annotations import Annotations, Checkpoint
@@ -305,7 +305,7 @@ def _value(size: int, observer: Observer) -> Iterator[Work]:
 
 
 def _meaning(size: int, observer: Observer) -> Iterator[Work]:
-    yield lambda: _expect(len({codec.fingerprint(_VALUE) for _ in range(size)}), 1)
+    yield lambda: _expect(len({fingerprints.fingerprint(_VALUE) for _ in range(size)}), 1)
 
 
 OPERATIONS = {

@@ -2,7 +2,8 @@
 
 Where things are: ``define`` how a user writes a workflow · ``core`` what must happen (pure) · ``runtime`` making it happen ·
 ``executors`` and ``worker`` where task code runs · ``store`` where truth is kept · ``client`` how code talks to an engine · ``cli`` the
-command line · ``testing`` the kit · ``errors``, ``codec``, ``settings``, ``wiring`` what all of them share.
+command line · ``testing`` the kit · ``errors``, ``codec``, ``fingerprints``, ``settings``, ``wiring`` what all of them
+share.
 """
 
 from exoflow.client.default import (

@@ -18,7 +18,7 @@ import pytest
 from benchmarks import counts
 from benchmarks.counts import KINDS, Figures
 from benchmarks.operations import OPERATIONS, Operation
-from exoflow import codec
+from exoflow import codec, fingerprints
 from exoflow.client import engine as client
 from exoflow.core import journal
 from exoflow.core.machine import Machine
@@ -120,7 +120,7 @@ PLANTS: list[tuple[str, str, Callable[[pytest.MonkeyPatch], None]]] = [
     ("commit of 50 writes", "statements", lambda m: before(m, sqlite._Group, "store", lambda group: group._db.execute("SELECT 1"))),
     ("commit, per write", "calls", lambda m: twice(m, sqlite, "_entry_seal")),
     ("value to bytes and back", "instructions", lambda m: twice(m, codec, "frame")),
-    ("fingerprint of a value", "instructions", lambda m: twice(m, codec, "_feed")),
+    ("fingerprint of a value", "instructions", lambda m: twice(m, fingerprints, "_feed")),
 ]
 
 

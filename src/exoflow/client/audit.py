@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from exoflow import codec
+from exoflow import codec, fingerprints
 from exoflow.client.intake import what_changed
 from exoflow.core.spec.annotations import Kind
 from exoflow.core.state import Task as TaskState
@@ -174,7 +174,7 @@ def _compared(task: str, against: Literal["saved", "again"], before: _Output, no
 
 def _fingerprint(value: Any) -> str:
     try:
-        return codec.fingerprint(value)
+        return fingerprints.fingerprint(value)
     except codec.NotSerializable:
         return ""
 

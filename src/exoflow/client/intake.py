@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from exoflow import codec
+from exoflow import fingerprints
 from exoflow.core import checks
 from exoflow.core.checks import Finding
 from exoflow.define import registry
@@ -75,7 +75,7 @@ def what_changed(before: Plan, now: Plan) -> str:
     if before.graph != now.graph:
         differ = [a.id for a, b in zip(before.graph.tasks, now.graph.tasks, strict=True) if a != b]
         return f"edges or annotations of {', '.join(differ[:5])}"
-    differ = [name for name in now.calls if codec.fingerprint(_plain(now, name)) != codec.fingerprint(_plain(before, name))]
+    differ = [name for name in now.calls if fingerprints.fingerprint(_plain(now, name)) != fingerprints.fingerprint(_plain(before, name))]
     return f"arguments of {', '.join(differ[:5])}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from exoflow import codec
+from exoflow import codec, fingerprints
 from exoflow.core import checks
 from exoflow.core.spec.graph import Graph, TaskSpec, ordered
 from exoflow.define import registry
@@ -55,7 +55,7 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
         calls = {
             name: (call.task, call.args, call.kwargs, call.executor, call.rollback, call.on_unknown) for name, call in self.calls.items()
         }
-        return codec.fingerprint((msgspec.msgpack.encode(self.graph), calls))
+        return fingerprints.fingerprint((msgspec.msgpack.encode(self.graph), calls))
 
 
 def make_plan(

@@ -16,7 +16,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from exoflow import codec
+from exoflow import fingerprints
 from exoflow.errors import DuplicateRegistrationError, UnresumableTaskError
 
 _entries: dict[str, tuple[str, Any]] = {}  # name -> (where it is defined, what)
@@ -87,7 +87,7 @@ def is_same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
     if one is other:
         return True
     plain = all(getattr(f, "__closure__", None) is None and not hasattr(f, "__wrapped__") for f in (one, other))
-    return plain and codec.code_fingerprint(one) == codec.code_fingerprint(other)
+    return plain and fingerprints.code_fingerprint(one) == fingerprints.code_fingerprint(other)
 
 
 def importing_main() -> bool:
@@ -141,7 +141,7 @@ def adopt_main(script: str) -> None:
 def claim_for_main(namespace: Any) -> None:
     """Let what a script defines belong to ``__main__``, as where it runs, so that what is pickled here can be loaded there."""
     for found in list(namespace.values()):
-        value = codec.function_in(found)  # a task holds one
+        value = fingerprints.function_in(found)  # a task holds one
         if isinstance(value, (type, types.FunctionType)) and value.__module__ == "__mp_main__":
             with contextlib.suppress(AttributeError, TypeError):  # a metaclass may forbid it
                 value.__module__ = "__main__"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from exoflow import codec
+from exoflow import fingerprints
 from exoflow.define import registry
 from exoflow.define.dag import InputNode, Node
 from exoflow.define.options import TaskOptions
@@ -41,7 +41,7 @@ class Task(Generic[P, R]):
         # what every node of it needs, made once
         self.annotations, self.retry = options.annotations(), options.retry_policy()
         self.executor = options.executor or ("loop" if inspect.iscoroutinefunction(function) else "thread")
-        self.code = codec.Code(function)
+        self.code = fingerprints.Code(function)
         self._fitting = _positional(function)
         self.check: Callable[[str, tuple[Any, ...], dict[str, Any]], None] | None = getattr(function, "__exoflow_check__", None)
 

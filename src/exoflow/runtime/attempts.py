@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from exoflow import codec
+from exoflow import codec, fingerprints
 from exoflow.core import commands as cmd
 from exoflow.core import events as ev
 from exoflow.core.journal import Failure, Stored
@@ -278,7 +278,7 @@ def to_bytes(loop: Loop, task: str, value: Any, encoded: codec.Encoded, *, audit
     meaning = ""
     if audit and encoded.size <= loop.settings.inline_bytes:
         with contextlib.suppress(codec.NotSerializable, codec.Unreadable):  # then there is nothing to audit against
-            meaning = codec.fingerprint(codec.decode(value) if isinstance(value, codec.Encoded) else value)
+            meaning = fingerprints.fingerprint(codec.decode(value) if isinstance(value, codec.Encoded) else value)
     return store_bytes(
         loop.store,
         encoded,

@@ -24,7 +24,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from exoflow import codec
+from exoflow import codec, fingerprints
 from exoflow.errors import InvalidOptionError
 from exoflow.worker.context import inside_task
 
@@ -225,7 +225,7 @@ def _put(fake: Any, state: dict[str, Any]) -> None:
 def meaning_of(value: object) -> str:
     """Equal for equal values; that of a value without a meaning is how it looks."""
     try:
-        return codec.fingerprint(value)
+        return fingerprints.fingerprint(value)
     except codec.NotSerializable:
         return repr(value)
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from exoflow import codec
+from exoflow import codec, fingerprints
 from exoflow.errors import InputMutatedError
 
 
@@ -26,6 +26,6 @@ class Inputs:
 
 def _fingerprint(value: Any) -> str | None:
     try:
-        return codec.fingerprint(value)
+        return fingerprints.fingerprint(value)
     except codec.NotSerializable:
         return None

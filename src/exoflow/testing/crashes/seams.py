@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from exoflow import codec
+from exoflow import codec, fingerprints
 from exoflow.codec import Bytes
 from exoflow.core import journal
 from exoflow.core.spec.graph import TaskSpec
@@ -191,7 +191,7 @@ class StepExecutor:
         if self.name == "process":
             loaded = codec.decode(codec.encode(loaded))
         bound = inspect.signature(call.function).bind(*loaded[0], **loaded[1])
-        attempt.given = fingerprints(bound.arguments)
+        attempt.given = fingerprints_of(bound.arguments)
         attempt.inputs = None if None in attempt.given.values() else meaning_of(attempt.given)
         if self.name != "process":
             attempt.arguments = bound.arguments
@@ -205,7 +205,7 @@ _OF_TASKS = (SystemExit, GeneratorExit, asyncio.CancelledError)
 def note_outcome(attempt: Attempt, outcome: Outcome) -> None:
     """What came of a call."""
     attempt.ended = True
-    attempt.kept, attempt.arguments = fingerprints(attempt.arguments), {}
+    attempt.kept, attempt.arguments = fingerprints_of(attempt.arguments), {}
     if isinstance(outcome, Returned):
         attempt.output, attempt.shown, attempt.answer = fingerprint(outcome.value), f"{outcome.value!r:.80}", outcome.value
     elif isinstance(outcome, Grown):
@@ -216,7 +216,7 @@ def note_outcome(attempt: Attempt, outcome: Outcome) -> None:
             raise outcome.error  # Ctrl-C, a time limit of the test: meant for whoever runs this
 
 
-def fingerprints(arguments: dict[str, Any]) -> dict[str, str | None]:
+def fingerprints_of(arguments: dict[str, Any]) -> dict[str, str | None]:
     """One for each argument."""
     return {name: fingerprint(value) for name, value in arguments.items()}
 
@@ -224,7 +224,7 @@ def fingerprints(arguments: dict[str, Any]) -> dict[str, str | None]:
 def fingerprint(value: Any) -> str | None:
     """Equal for equal values; None if it has no state to look at."""
     try:
-        return codec.fingerprint(value)
+        return fingerprints.fingerprint(value)
     except codec.NotSerializable:
         return None
 

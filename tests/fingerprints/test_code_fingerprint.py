@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from exoflow import codec, task
+from exoflow import fingerprints, task
 from tests.api.scene import run_python
 
 BASE = "def f(a, b=1, *rest, c=2, **more):\n    x = a + 10\n    return [x for x in (b, c) if x != 'no']\n"
@@ -21,7 +21,7 @@ def mark(source: str, name: str = "f", **given: object) -> str:
     sys.modules["flow"] = module  # dataclasses look there
     exec(compile(source, f"<{len(source)}>", "exec"), namespace)
     del sys.modules["flow"]
-    return codec.code_fingerprint(namespace[name])
+    return fingerprints.code_fingerprint(namespace[name])
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_functions_that_call_each_other_end():
 
 
 def test_so_many_functions_are_followed_and_no_more(monkeypatch):
-    monkeypatch.setattr(codec, "_FOLLOWED_MAX", 20)
+    monkeypatch.setattr(fingerprints, "_FOLLOWED_MAX", 20)
     source = "".join(f"def f{number}():\n    return f{number + 1}()\n" for number in range(30)) + "def f30(): return {}\n"
     near = source.replace("def f18():\n", "def f18():\n    len('')\n")
     assert mark(source.format(1), "f0") == mark(source.format(2), "f0")
@@ -274,8 +274,8 @@ def test_objects_that_invent_attributes_are_left_alone():
 @pytest.mark.slow
 def test_pickling_by_value_changes_nothing():
     """Functions of a script are pickled whole (and the test starts a process): what arrives is the same code, wherever its globals are."""
-    code = f"{HELPED}\nimport cloudpickle, pickle\nfrom exoflow import codec\nprint(codec.code_fingerprint(f))\n"
-    code += "print(codec.code_fingerprint(pickle.loads(cloudpickle.dumps(f))))\n"
+    code = f"{HELPED}\nimport cloudpickle, pickle\nfrom exoflow import fingerprints\nprint(fingerprints.code_fingerprint(f))\n"
+    code += "print(fingerprints.code_fingerprint(pickle.loads(cloudpickle.dumps(f))))\n"
     here, there = run_python(code).split()
     assert here == there
 
@@ -284,7 +284,7 @@ def test_pickling_by_value_changes_nothing():
 def test_sets_among_the_constants_have_no_order():
     """(Starts processes with different hash seeds.)"""
     source = "def f(x):\n    return x in {'a', 'b', 'c', 'd', 'e', 'f'}\n"
-    code = f"from tests.codec.test_code_fingerprint import HELPED, mark\nprint(mark({source!r}), mark(HELPED))"
+    code = f"from tests.fingerprints.test_code_fingerprint import HELPED, mark\nprint(mark({source!r}), mark(HELPED))"
     assert len({run_python(code, env={"PYTHONHASHSEED": seed}) for seed in ("0", "1", "2")}) == 1
 
 
@@ -301,12 +301,12 @@ def test_defaults_that_cannot_be_looked_at_do_no_harm():
     def g(refuses=Refuses()):  # noqa: B008
         return refuses
 
-    assert codec.code_fingerprint(f)
-    assert codec.code_fingerprint(g)
+    assert fingerprints.code_fingerprint(f)
+    assert fingerprints.code_fingerprint(g)
 
 
 def test_functions_without_code_go_by_their_name():
-    assert codec.code_fingerprint(len) == codec.code_fingerprint(len) != codec.code_fingerprint(max)
+    assert fingerprints.code_fingerprint(len) == fingerprints.code_fingerprint(len) != fingerprints.code_fingerprint(max)
 
 
 def test_it_says_which_python_made_it():
@@ -318,7 +318,7 @@ def test_a_task_and_its_function_are_the_same_code():
     def f():
         return 1
 
-    assert codec.code_fingerprint(task(f)) == codec.code_fingerprint(f)
+    assert fingerprints.code_fingerprint(task(f)) == fingerprints.code_fingerprint(f)
 
 
 # --- looked at again only when something has changed ----------------------------------------------------------------------------------
@@ -348,9 +348,9 @@ def changing():
 
 
 def test_what_has_not_changed_is_not_looked_at_again(changing, monkeypatch):
-    code = codec.Code(changing.f)
+    code = fingerprints.Code(changing.f)
     first = code.fingerprint()
-    monkeypatch.setattr(codec.Code, "_look", None)
+    monkeypatch.setattr(fingerprints.Code, "_look", None)
     assert code.fingerprint() == first
 
 
@@ -369,16 +369,16 @@ def test_what_has_not_changed_is_not_looked_at_again(changing, monkeypatch):
     ],
 )
 def test_what_has_changed_is_noticed(changing, change):
-    code = codec.Code(changing.f)
+    code = fingerprints.Code(changing.f)
     first = code.fingerprint()
     exec(change, changing.__dict__)
-    assert code.fingerprint() == codec.code_fingerprint(changing.f)
+    assert code.fingerprint() == fingerprints.code_fingerprint(changing.f)
     assert code.fingerprint() != first
 
 
 def test_defaults_that_change_within_themselves_are_looked_at_each_time(changing):
     changing.f.__defaults__ = ([1],)
-    code = codec.Code(changing.f)
+    code = fingerprints.Code(changing.f)
     first = code.fingerprint()
     changing.f.__defaults__[0].append(2)
     assert code.fingerprint() != first

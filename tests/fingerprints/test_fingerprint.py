@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exoflow import codec
+from exoflow import codec, fingerprints
 from tests.api.scene import run_python
 from tests.codec.values import Colour, Pair, Plain, Point, values
 
@@ -23,18 +23,18 @@ settings.load_profile("deterministic")
 @given(values)
 def test_a_copy_has_the_same_fingerprint(value):
     """Deep copies, and what comes back from bytes."""
-    mark = codec.fingerprint(value)
+    mark = fingerprints.fingerprint(value)
     assert len(mark) == 32
-    assert codec.fingerprint(value) == mark
-    assert codec.fingerprint(copy.deepcopy(value)) == mark
-    assert codec.fingerprint(codec.decode(codec.encode(value))) == mark
-    assert codec.fingerprint(pickle.loads(pickle.dumps(value))) == mark
+    assert fingerprints.fingerprint(value) == mark
+    assert fingerprints.fingerprint(copy.deepcopy(value)) == mark
+    assert fingerprints.fingerprint(codec.decode(codec.encode(value))) == mark
+    assert fingerprints.fingerprint(pickle.loads(pickle.dumps(value))) == mark
 
 
 @given(values, values)
 def test_different_values_have_different_fingerprints(one, other):
     """``repr`` says enough of these values to tell them apart, but for the order in sets."""
-    same = codec.fingerprint(one) == codec.fingerprint(other)
+    same = fingerprints.fingerprint(one) == fingerprints.fingerprint(other)
     if repr(one) == repr(other) and type(one) is type(other) and not isinstance(one, Plain):
         assert same
     elif one != other:
@@ -47,8 +47,8 @@ def test_the_order_in_which_a_set_grew_does_not_matter(items):
     shrunk.clear()
     for item in reversed(items):
         shrunk.add(item)
-    assert codec.fingerprint(grown) == codec.fingerprint(shrunk)
-    assert codec.fingerprint(frozenset(grown)) == codec.fingerprint(frozenset(shrunk))
+    assert fingerprints.fingerprint(grown) == fingerprints.fingerprint(shrunk)
+    assert fingerprints.fingerprint(frozenset(grown)) == fingerprints.fingerprint(frozenset(shrunk))
 
 
 def test_kinds_are_told_apart():
@@ -69,17 +69,17 @@ def test_kinds_are_told_apart():
         [lambda: 1, lambda: 2, lambda x: 1],
     ]
     for group in groups:
-        marks = [codec.fingerprint(value) for value in group]
+        marks = [fingerprints.fingerprint(value) for value in group]
         assert len(set(marks)) == len(group), group
 
 
 def test_enums_of_one_name_in_two_modules_are_told_apart():
     one, other = (enum.Enum("Shade", "RED", module=module) for module in ("here", "there"))
-    assert codec.fingerprint(one.RED) != codec.fingerprint(other.RED)
+    assert fingerprints.fingerprint(one.RED) != fingerprints.fingerprint(other.RED)
 
 
 def test_not_a_number_is_equal_to_itself_here():
-    assert codec.fingerprint(float("nan")) == codec.fingerprint(float("nan"))
+    assert fingerprints.fingerprint(float("nan")) == fingerprints.fingerprint(float("nan"))
 
 
 def test_values_that_hold_themselves():
@@ -87,23 +87,23 @@ def test_values_that_hold_themselves():
     ring.append(ring)
     other: list[object] = [1]
     other.append(other)
-    assert codec.fingerprint(ring) == codec.fingerprint(other)
+    assert fingerprints.fingerprint(ring) == fingerprints.fingerprint(other)
     other[0] = 2
-    assert codec.fingerprint(ring) != codec.fingerprint(other)
+    assert fingerprints.fingerprint(ring) != fingerprints.fingerprint(other)
 
 
 def test_a_value_held_twice_is_a_value():
     """Whether two places hold one object or two equal ones makes no difference to a task, so it makes none here."""
     inner = [1, 2]
-    assert codec.fingerprint([inner, inner]) == codec.fingerprint([[1, 2], [1, 2]])
+    assert fingerprints.fingerprint([inner, inner]) == fingerprints.fingerprint([[1, 2], [1, 2]])
 
 
 def test_arrays_by_content():
     np = pytest.importorskip("numpy")
     array = np.arange(12.0).reshape(3, 4)
-    assert codec.fingerprint(array) == codec.fingerprint(array.copy())
+    assert fingerprints.fingerprint(array) == fingerprints.fingerprint(array.copy())
     for other in (array + 1, array.astype(np.float32), array.reshape(4, 3), array.T):
-        assert codec.fingerprint(other) != codec.fingerprint(array)
+        assert fingerprints.fingerprint(other) != fingerprints.fingerprint(array)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_arrays_by_content():
 def test_what_has_no_state_to_look_at(make):
     value = make()
     with pytest.raises(codec.NotSerializable):
-        codec.fingerprint(value)
+        fingerprints.fingerprint(value)
     if hasattr(value, "close"):
         value.close()
 
@@ -129,7 +129,7 @@ def test_what_refuses_to_be_looked_at():
             raise ZeroDivisionError("not me")
 
     with pytest.raises(codec.NotSerializable, match="not me"):
-        codec.fingerprint([Refuses()])
+        fingerprints.fingerprint([Refuses()])
 
 
 def test_very_deep_values():
@@ -137,14 +137,14 @@ def test_very_deep_values():
     for _ in range(5000):
         deep = [deep]
     with pytest.raises(codec.NotSerializable):
-        codec.fingerprint(deep)
+        fingerprints.fingerprint(deep)
 
 
 PRINT = """
 import json
-from exoflow import codec
+from exoflow import fingerprints
 from tests.codec.values import SAMPLES
-print(json.dumps([codec.fingerprint(value) for value in SAMPLES]))
+print(json.dumps([fingerprints.fingerprint(value) for value in SAMPLES]))
 """
 
 
