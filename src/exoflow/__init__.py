@@ -6,6 +6,8 @@ command line · ``testing`` the kit · ``errors``, ``codec``, ``fingerprints``, 
 share.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from exoflow.client.default import (
     cancel,
     collect_garbage,
@@ -29,10 +31,12 @@ from exoflow.define.dag import InputNode, Node
 from exoflow.define.task import Task, task
 from exoflow.define.workflow import Workflow, workflow
 from exoflow.errors import ExoflowError, UnsafeWorkflowError, WorkflowFailed
-from exoflow.functions.aws import aws_lambda
-from exoflow.functions.http import http_function
 from exoflow.runtime.run import WorkflowFuture
 from exoflow.worker.context import TaskContext, current_task
+
+if TYPE_CHECKING:
+    from exoflow.functions.aws import aws_lambda
+    from exoflow.functions.http import http_function
 
 __version__ = "0.1.0"
 
@@ -69,3 +73,16 @@ __all__ = [
     "wait",
     "workflow",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Functions elsewhere are imported when first asked for: they take a tenth of the import, and few programs have any."""
+    if name == "aws_lambda":
+        from exoflow.functions.aws import aws_lambda
+
+        return aws_lambda
+    if name == "http_function":
+        from exoflow.functions.http import http_function
+
+        return http_function
+    raise AttributeError(f"module 'exoflow' has no attribute '{name}'")

@@ -10,6 +10,7 @@ is neither copied nor held twice on its way to a file or a pipe. :func:`frame` l
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import pickle
 import struct
@@ -18,7 +19,6 @@ from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, NoReturn, Self
 
-import cloudpickle  # type: ignore[import-untyped]
 from blake3 import blake3
 
 Bytes = bytes | bytearray | memoryview
@@ -78,7 +78,7 @@ def encode(value: Any) -> Encoded:
 
 def _by_value(value: Any, out_of_band: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
     file = io.BytesIO()
-    _Pickler(file, protocol=5, buffer_callback=out_of_band).dump(value)
+    _pickler()(file, protocol=5, buffer_callback=out_of_band).dump(value)
     return file.getvalue()
 
 
@@ -86,10 +86,15 @@ def _refuse(value: object) -> NoReturn:
     raise TypeError(f"cannot pickle '{type(value).__name__}' object")
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+@functools.cache
+def _pickler() -> Any:
     """cloudpickle, but an open file is refused: it would be read, and become another kind of object on the other side."""
+    import cloudpickle  # type: ignore[import-untyped]
 
-    dispatch_table: ClassVar[Any] = ChainMap({io.TextIOWrapper: _refuse}, cloudpickle.Pickler.dispatch_table)
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        dispatch_table: ClassVar[Any] = ChainMap({io.TextIOWrapper: _refuse}, cloudpickle.Pickler.dispatch_table)
+
+    return Pickler
 
 
 def decode(encoded: Encoded) -> Any:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +53,8 @@ def load(**given: Any) -> Settings:
     values.update({name: value for name, value in given.items() if value is not None})
     for name in values:
         if name not in Settings.__struct_fields__:
+            import difflib
+
             close = difflib.get_close_matches(name, Settings.__struct_fields__, 1)
             guess = f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(Settings.__struct_fields__)}"
             raise InvalidOptionError(message=f"settings: there is no '{name:.60}'{guess} (from {_SOURCES})")
@@ -86,6 +86,8 @@ def _from_pyproject(folder: Path) -> dict[str, Any]:
     path = folder / "pyproject.toml"
     if not path.is_file():
         return {}
+    import tomllib
+
     try:
         table: Any = tomllib.loads(path.read_text("utf-8"))
     except ValueError as error:  # bad TOML, bad UTF-8

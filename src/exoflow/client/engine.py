@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import datetime as dt
 import logging
@@ -63,8 +62,7 @@ class Engine:
 
     Args:
         store: URL (``sqlite:PATH``, ``memory:``), path, or an open Store; default from EXOFLOW_STORE or ``sqlite:.exoflow/exoflow.db``.
-        clock, parts: for tests.
-        options: any other field of :class:`~exoflow.settings.Settings`.
+        clock, parts: for tests. options: any other field of :class:`~exoflow.settings.Settings`.
     Raises: StoreConfigError, StoreOpenError, InvalidOptionError.
     """
 
@@ -597,4 +595,6 @@ class Engine:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        import asyncio  # not at the top: whoever gets here has it
+
         await asyncio.to_thread(self.close)

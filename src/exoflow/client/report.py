@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import msgspec
@@ -134,6 +133,8 @@ def require_task(store: Store, head: Head, task: str) -> None:
     """Raise TaskNotFoundError, with a guess at what was meant, unless the workflow has that task."""
     names = [each.task for each in report(store, head).tasks]
     if task not in names:
+        import difflib
+
         close = difflib.get_close_matches(str(task), names, 1)
         hint = f"; did you mean '{close[0]}'?" if close else ""
         raise TaskNotFoundError(workflow_id=head.workflow_id, what="task", task=task, hint=hint)

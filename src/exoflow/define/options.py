@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import math
 from collections.abc import Callable
@@ -66,6 +65,8 @@ class TaskOptions:
         known = [field.name for field in dataclasses.fields(cls)]
         for name in changes:
             if name not in known:
+                import difflib
+
                 close = difflib.get_close_matches(name, known, 1)
                 raise InvalidOptionError(
                     message=f"unknown option '{name}'{f'; did you mean {close[0]!r}?' if close else ''}; known: {', '.join(known)}"
@@ -108,6 +109,8 @@ class TaskOptions:
     def _check_annotations(self) -> None:
         given: dict[str, Any] = vars(self)
         if not isinstance(given["checkpoint"], (bool, str)) or self.checkpoint not in _CHECKPOINTS:
+            import difflib
+
             close = difflib.get_close_matches(str(self.checkpoint), ["sync", "async", "auto"], 1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise InvalidOptionError(

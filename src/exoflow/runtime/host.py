@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import functools
 import os
-import socket
 from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
@@ -69,7 +68,7 @@ class SystemHost:
             boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
         except OSError:
             boot = ""
-        return f"{socket.gethostname()}/{boot}"
+        return f"{os.uname().nodename}/{boot}"
 
     @property
     def pid(self) -> int:

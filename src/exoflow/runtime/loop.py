@@ -7,8 +7,8 @@ the machines are only ever touched by one thread at a time.
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
-from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -119,7 +119,7 @@ class Loop:
                 return
             left = left or _EVENTS_IN_A_ROW
         # While functions run, this thread has better things to do than to wait for the disk (chain of 10 internal tasks: half the time).
-        self.committer.flush(may_block=(will_wait or not self._begun) and _get_running_loop() is None)
+        self.committer.flush(may_block=(will_wait or not self._begun) and not _on_an_event_loop())
 
     def _handle(self, run: Run, event: Event | Callable[[], None], ended: Job | None) -> None:
         if ended is not None:
@@ -260,3 +260,9 @@ class Loop:
         if then is not None and not any(lane.running for lane in list(self._lanes.values())):
             self._once_idle = None
             then()
+
+
+def _on_an_event_loop() -> bool:
+    """Whether this thread runs coroutines. Without asyncio nobody does, and importing it takes a fifth of the import of this package."""
+    events = sys.modules.get("asyncio.events")
+    return events is not None and events._get_running_loop() is not None  # noqa: SLF001 - the one that does not raise

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exoflow.core.commands import Grow
 from exoflow.core.journal import Record
@@ -19,6 +18,9 @@ from exoflow.runtime.ownership import birth_of, life_of
 from exoflow.runtime.threads import Threads
 from exoflow.runtime.values import Values
 from exoflow.worker.context import TaskContext
+
+if TYPE_CHECKING:
+    import asyncio
 
 _log = logging.getLogger("exoflow")
 
@@ -39,6 +41,8 @@ class WorkflowFuture(Future[Any]):
         self.set_running_or_notify_cancel()
 
     def __await__(self) -> Generator[Any, None, Any]:
+        import asyncio  # not at the top: 30 ms, and whoever gets here has it
+
         loop = asyncio.get_running_loop()
         there = loop.create_future()
 

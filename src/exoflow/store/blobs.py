@@ -21,7 +21,6 @@ import mmap
 import os
 import re
 import resource
-import secrets
 import stat
 import sys
 import threading
@@ -70,7 +69,7 @@ class Files:
     def open_temp(self, folder: Path) -> tuple[int, Path]:
         """A new file for this user only, under a name that nobody can guess, locked as long as it is open."""
         while True:
-            path = folder / f"{_TEMP_PREFIX}{secrets.token_hex(16)}"
+            path = folder / f"{_TEMP_PREFIX}{os.urandom(16).hex()}"
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX)
             if os.fstat(fd).st_nlink:

@@ -10,7 +10,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 
 import apsw
@@ -195,7 +194,7 @@ def _initialise(path: Path, busy_timeout_s: float) -> None:
     With a connection of its own that never checkpoints: whether pages get checksums is decided when SQLite first sees the file, and
     a connection that was made while the file was empty may have decided wrongly.
     """
-    scripts = {int(script.name[:4]): script.read_text("utf-8") for script in resources.files("exoflow.store").joinpath("schema").iterdir()}
+    scripts = {int(script.name[:4]): script.read_text("utf-8") for script in Path(__file__).with_name("schema").iterdir()}
     db = _bare_connection(path, busy_timeout_s)
     try:
         db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-import unicodedata
 from collections.abc import Iterable
 
 from exoflow.errors import InvalidIdError
@@ -33,6 +32,8 @@ def check_id(value: object, what: str = "workflow_id") -> str:
         return value
     for position, char in enumerate(value):
         if not _ALLOWED.match(char):
+            import unicodedata
+
             shown = f"'{char}'" if char.isprintable() and char.isascii() else f"U+{ord(char):04X}"
             name = unicodedata.name(char, "a control character")
             raise InvalidIdError(message=f"{what} contains {shown} ({name}) at position {position}; allowed are {_HINT}")
