@@ -37,19 +37,26 @@ from exoflow.worker.context import TaskContext, current_task
 if TYPE_CHECKING:
     from exoflow.functions.aws import aws_lambda
     from exoflow.functions.http import http_function
+    from exoflow.refs.base import Ref
+    from exoflow.refs.files import FileRef
+    from exoflow.refs.values import SharedRef, ValueRef
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Engine",
     "ExoflowError",
+    "FileRef",
     "Finding",
     "InputNode",
     "Node",
+    "Ref",
+    "SharedRef",
     "Status",
     "Task",
     "TaskContext",
     "UnsafeWorkflowError",
+    "ValueRef",
     "Workflow",
     "WorkflowFailed",
     "WorkflowFuture",
@@ -75,14 +82,20 @@ __all__ = [
 ]
 
 
+_LATE = {
+    "aws_lambda": "exoflow.functions.aws",
+    "http_function": "exoflow.functions.http",
+    "FileRef": "exoflow.refs.files",
+    "Ref": "exoflow.refs.base",
+    "SharedRef": "exoflow.refs.values",
+    "ValueRef": "exoflow.refs.values",
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Functions elsewhere are imported when first asked for: they take a tenth of the import, and few programs have any."""
-    if name == "aws_lambda":
-        from exoflow.functions.aws import aws_lambda
+    """Functions elsewhere and Refs are imported when first asked for: they would take a tenth of the import, and few programs have any."""
+    if name not in _LATE:
+        raise AttributeError(f"module 'exoflow' has no attribute '{name}'")
+    from importlib import import_module
 
-        return aws_lambda
-    if name == "http_function":
-        from exoflow.functions.http import http_function
-
-        return http_function
-    raise AttributeError(f"module 'exoflow' has no attribute '{name}'")
+    return getattr(import_module(_LATE[name]), name)

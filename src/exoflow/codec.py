@@ -2,18 +2,21 @@
 
 A value becomes an :class:`Encoded`: one pickle header and any number of out-of-band buffers (pickle protocol 5), so that a large array
 is neither copied nor held twice on its way to a file or a pipe. :func:`frame` lays both out as one byte string (64-byte aligned);
-:func:`parse` finds them again in a ``memoryview`` without copying.
+:func:`parse` finds them again in a ``memoryview`` without copying. Refs (objects of the types in :data:`identities`) are left out of the
+header as well: it says "Ref number i", and ``Encoded.refs`` holds the objects themselves. What becomes of them is not decided here.
 
 :func:`digest` is over bytes and finds damage; :func:`exoflow.fingerprints.fingerprint` is over meaning and finds change.
 """
 
 from __future__ import annotations
 
+import copyreg
 import dataclasses
 import functools
 import io
 import pickle
 import struct
+import threading
 import types
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
@@ -44,14 +47,20 @@ class Unreadable(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Encoded:
-    """A pickled value: ``header`` in protocol 5 and its out-of-band ``buffers``. ``size`` is their sum in bytes."""
+    """A pickled value: ``header`` in protocol 5, its out-of-band ``buffers``, and the ``refs`` it holds, each once. ``size`` is the sum of
+    header and buffers in bytes."""
 
     header: bytes
     buffers: tuple[memoryview, ...] = ()
+    refs: tuple[Any, ...] = ()
 
     @property
     def size(self) -> int:
         return len(self.header) + sum(view.nbytes for view in self.buffers)
+
+
+identities: dict[type, Callable[[Any], str]] = {}
+"""The types whose objects are Refs, and what tells whether two of those are the same (``exoflow.refs`` fills it)."""
 
 
 def encode(value: Any) -> Encoded:
@@ -65,21 +74,122 @@ def encode(value: Any) -> Encoded:
             return True
         return False
 
+    refs: dict[str, tuple[int, Any]] = {}
     try:
-        return Encoded(pickle.dumps(value, protocol=5, buffer_callback=out_of_band), tuple(views))
+        if identities:
+            header = _without_refs(value, pickle.Pickler, refs, out_of_band)
+        else:
+            header = pickle.dumps(value, protocol=5, buffer_callback=out_of_band)
     except Exception:
         views.clear()
-    try:  # functions and classes without an importable name
-        header = _by_value(value, out_of_band)
-    except Exception as error:
-        raise explain(value, error) from error
-    return Encoded(header, tuple(views))
+        try:  # functions and classes without an importable name
+            header = _without_refs(value, _pickler(), refs, out_of_band)
+        except Exception as error:
+            raise explain(value, error) from error
+    return Encoded(header, tuple(views), tuple(ref for _, ref in refs.values()))
 
 
-def _by_value(value: Any, out_of_band: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
+def _without_refs(
+    value: Any,
+    pickler: Any,
+    refs: dict[str, tuple[int, Any]],
+    out_of_band: Callable[[pickle.PickleBuffer], bool] | None,
+) -> bytes:
+    """The pickle of ``value``, with each Ref replaced by its number; ``refs`` are collected by identity."""
+    refs.clear()
+
+    def number(ref: Any) -> Any:
+        return _ref, (refs.setdefault(identities[type(ref)](ref), (len(refs), ref))[0],)
+
     file = io.BytesIO()
-    _pickler()(file, protocol=5, buffer_callback=out_of_band).dump(value)
+    made = pickler(file, protocol=5, buffer_callback=out_of_band)
+    table = copyreg.dispatch_table if pickler is pickle.Pickler else pickler.dispatch_table
+    # By the descriptor: a table that is set on the object is not looked at where the class has one.
+    pickle.Pickler.dispatch_table.__set__(made, {**table, **dict.fromkeys(identities, number)})  # type: ignore[attr-defined]
+    made.dump(value)
     return file.getvalue()
+
+
+class _Decoding(threading.local):
+    refs: tuple[Any, ...] = ()
+
+
+_decoding = _Decoding()
+
+
+def _ref(index: int) -> Any:
+    return _decoding.refs[index]
+
+
+_PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
+
+
+def refs_in(value: Any) -> tuple[Any, ...]:
+    """The Refs that ``value`` holds, each once, as far as pickling it, or what its containers and attributes hold, shows them."""
+    if not identities or type(value) in _PLAIN:
+        return ()
+    try:
+        return encode(value).refs
+    except NotSerializable:
+        found: dict[str, Any] = {}
+        seen: dict[int, Any] = {}
+        stack = [value]
+        while stack:
+            here = stack.pop()
+            identity = identities.get(type(here))
+            if identity is not None:
+                found.setdefault(identity(here), here)
+            elif id(here) not in seen:
+                seen[id(here)] = here
+                stack += (child for _, child in _children(here))
+        return tuple(found.values())
+
+
+class Nested:
+    """An encoded value inside another: pickled as it is, and decoded with what surrounds it."""
+
+    def __init__(self, encoded: Encoded) -> None:
+        self._encoded = encoded
+
+    def parts(self) -> tuple[bytes, list[pickle.PickleBuffer], tuple[Any, ...]]:
+        """Header, buffers and Refs, as pickle takes them."""
+        encoded = self._encoded
+        return encoded.header, [pickle.PickleBuffer(view) for view in encoded.buffers], encoded.refs
+
+    def __reduce__(self) -> Any:
+        return _unnest, self.parts()
+
+
+def _unnest(header: bytes, buffers: list[Any], refs: tuple[Any, ...]) -> Any:
+    return decode(Encoded(header, tuple(memoryview(each) for each in buffers), refs))
+
+
+_BUNDLE = b"R"  # no pickle begins like this
+
+
+def bundle(encoded: Encoded) -> Encoded:
+    """``encoded`` with its Refs inside, each pickled as its class wants it, to go where :func:`unbundle` takes them out again. Raises
+    :class:`NotSerializable` for one that cannot leave this process."""
+    if not encoded.refs:
+        return encoded
+    views = list[memoryview]()
+    try:
+        header = pickle.dumps(Nested(encoded).parts(), protocol=5, buffer_callback=lambda buffer: views.append(buffer.raw()))
+    except Exception as error:
+        raise NotSerializable("a Ref", ", ".join(type(ref).__qualname__ for ref in encoded.refs), str(error)) from error
+    return Encoded(_BUNDLE + header, tuple(views))
+
+
+def unbundle(encoded: Encoded) -> Encoded:
+    """The inverse of :func:`bundle`; what never was one stays as it is. Raises :class:`Unreadable`."""
+    if not encoded.header.startswith(_BUNDLE):
+        return encoded
+    header, buffers, refs = decode(Encoded(encoded.header[len(_BUNDLE) :], encoded.buffers))
+    return Encoded(header, tuple(memoryview(each) for each in buffers), refs)
+
+
+def _by_value(value: Any) -> bytes:
+    return _without_refs(value, _pickler(), {}, None)
 
 
 def _refuse(value: object) -> NoReturn:
@@ -98,11 +208,15 @@ def _pickler() -> Any:
 
 
 def decode(encoded: Encoded) -> Any:
-    """The value of ``encoded``. Its buffers are shared, not copied. Raises :class:`Unreadable`."""
+    """The value of ``encoded``. Its buffers and Refs are shared, not copied. Raises :class:`Unreadable`."""
+    outer = _decoding.refs
+    _decoding.refs = encoded.refs
     try:
         return pickle.loads(encoded.header, buffers=encoded.buffers)  # noqa: S301 - the store is trusted, see docs/semantics.md
     except Exception as error:
         raise Unreadable(f"{type(error).__name__}: {error}") from error
+    finally:
+        _decoding.refs = outer
 
 
 class _Absent:

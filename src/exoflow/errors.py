@@ -17,7 +17,8 @@ The first cut is who is at fault::
     ├── TaskError              why an attempt failed when the function itself did not say
     │   ├── TaskTimeoutError, PoisonTaskError, WorkerDiedError, ResultNotSerializableError
     │   ├── RemoteTaskError, DeterminismViolationError, RollbackFailedError
-    │   └── InputMutatedError, UnknownOutcomeError, FunctionError, FunctionRefusedError
+    │   ├── InputMutatedError, UnknownOutcomeError, FunctionError, FunctionRefusedError
+    │   └── RefLostError, CheckpointFailedError
     ├── EnvironmentFault       the world; may pass when tried again
     │   ├── StoreUnavailable, StoreOpenError, StorageFullError, StoreCorruptError
     │   └── CheckpointCorruptError, PayloadUnreadableError, ExecutorUnavailable, FunctionUnavailable
@@ -380,6 +381,23 @@ class FunctionRefusedError(TaskError):
 
     code = "function_refused"
     template = "function '{function}' did not run: {reason}"
+
+
+class RefLostError(TaskError, LookupError):
+    """The data behind a Ref is gone. In a task, it is a loss of the output that held the Ref: what is needed of it is loaded or made again,
+    and then the task runs again. ``kind`` and ``ref`` say which Ref."""
+
+    kind: str
+    ref: str
+    code = "ref_lost"
+    template = "the data behind Ref '{ref}' ({kind}) is gone: {reason}"
+
+
+class CheckpointFailedError(TaskError):
+    """The checkpoint of a Ref raised, so the output that holds it cannot be saved. That error is the cause where it is at hand."""
+
+    code = "checkpoint_failed"
+    template = "the output of task '{task}' is not saved, because the checkpoint of its Ref '{ref}' failed: {reason}"
 
 
 class RemoteTaskError(TaskError):

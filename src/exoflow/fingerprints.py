@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from blake3 import blake3
 
-from exoflow.codec import DIGEST_BYTES, Bytes, NotSerializable, digest, encode, explain
+from exoflow.codec import DIGEST_BYTES, Bytes, NotSerializable, digest, encode, explain, identities
 
 
 def fingerprint(value: Any) -> str:
@@ -84,6 +84,10 @@ def _feed_object(value: Any, put: Callable[[Bytes], object], seen: dict[int, int
         return
     if isinstance(value, enum.Enum):
         put(f"e{_home_of(type(value))}.{value.name};".encode())
+        return
+    identity = identities.get(type(value))
+    if identity is not None:
+        put(f"R{identity(value)};".encode())
         return
     if isinstance(value, (bytearray, memoryview, pickle.PickleBuffer)):
         raw = memoryview(value).cast("B")
