@@ -12,10 +12,12 @@ BASE_PYTHON ?= python3
 ARGS ?=
 
 DEV_STAMP := .venv/.installed
+BACKENDS_STAMP := .venv/.backends
 DEMO_STAMP := .venv-demo/.installed
 ifndef PYTHON
 PYTHON := .venv/bin/python
 DEV_READY := $(DEV_STAMP)
+BACKENDS_READY := $(BACKENDS_STAMP)
 endif
 ifndef DEMO_PYTHON
 DEMO_PYTHON := .venv-demo/bin/python
@@ -26,7 +28,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup check lint format test coverage sim demo bench soak performance counts diagram reliability lock clean
+.PHONY: help setup check lint format test test-backends coverage sim demo bench soak performance counts diagram reliability lock clean
 
 help: ## list these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -52,7 +54,10 @@ MEASURE_CORE = $(PYTHON) -m coverage erase && $(PYTHON) -m coverage run -m pytes
 # The other tests run even if the core misses its coverage, and pytest's summary comes last. With ARGS, which select tests, no coverage.
 test: $(DEV_READY) ## all tests; those of the core measure its coverage
 	@status=0; $(if $(strip $(ARGS)),,{ $(MEASURE_CORE); } || status=$$?;) \
-	$(PYTHON) -m pytest -n logical $(or $(strip $(ARGS)),--ignore=tests/core) || status=$$?; exit $$status
+	$(PYTHON) -m pytest -n logical $(or $(strip $(ARGS)),--ignore=tests/core) --ignore=tests/backends || status=$$?; exit $$status
+
+test-backends: $(BACKENDS_READY) ## tests of what is built on Ray, Spark and object stores; installs those first
+	$(PYTHON) -m pytest tests/backends $(ARGS)
 
 coverage: $(DEV_READY) ## tests/core alone must cover 98 % of src/exoflow/core, lines and branches
 	$(MEASURE_CORE)
@@ -91,6 +96,7 @@ lock: $(DEV_READY) ## write requirements/*.txt anew from pyproject.toml
 	$(COMPILE) --output-file requirements/runtime.txt
 	$(COMPILE) --extra demo --output-file requirements/demo.txt
 	$(COMPILE) --extra demo --group dev --output-file requirements/dev.txt
+	$(COMPILE) --extra ray --extra refs --extra spark --constraint requirements/dev.txt --output-file requirements/backends.txt
 
 clean: ## remove environments, caches and build output
 	rm -rf .venv .venv-demo build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -110,6 +116,11 @@ $(DEV_STAMP): requirements/dev.txt pyproject.toml
 	$(call environment,.venv)
 	.venv/bin/python -m pip install --quiet --require-hashes -r requirements/dev.txt
 	.venv/bin/python -m pip install --quiet --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(BACKENDS_STAMP): requirements/backends.txt $(DEV_STAMP)
+	@echo "Installing Ray, Spark and obstore into .venv (once) ..."
+	.venv/bin/python -m pip install --quiet --require-hashes -r requirements/backends.txt
 	@touch $@
 
 $(DEMO_STAMP): requirements/demo.txt

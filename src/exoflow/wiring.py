@@ -31,6 +31,8 @@ def executor_for(name: str, settings: Settings, inherit_fds: tuple[int, ...]) ->
         options = {"slots": settings.loop_tasks, "grace_s": settings.drain_s}
     elif name == "process":
         options = {"workers": settings.processes or None, "inherit_fds": inherit_fds}
+    elif name == "ray":
+        options = {"grace_s": settings.drain_s}
     return open_executor(name, **options)
 
 

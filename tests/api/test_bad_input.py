@@ -490,7 +490,7 @@ def a_map_over_a_number(_):
     same.map(5)
 
 
-@case("", e.InvalidOptionError, "there is no executor 'spark'; known are 'inline', 'loop', 'process', 'thread'")
+@case("", e.InvalidOptionError, "there is no executor 'spark'; known are 'inline', 'loop', 'process', 'ray', 'thread'")
 def an_unknown_executor(engine):
     engine.run(one.options(executor="spark").bind(), name="new")
 

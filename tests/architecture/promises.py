@@ -102,7 +102,13 @@ def unexplained_names(package: types.ModuleType) -> list[str]:
 
 # --- dependencies ----------------------------------------------------------------------------------------------------------------------
 
-LOCKS = {"runtime": ("runtime", "demo", "dev"), "demo": ("demo", "dev"), "dev": ("dev",), "build": ("dev",)}
+LOCKS = {
+    "runtime": ("runtime", "demo", "dev"),
+    "demo": ("demo", "dev"),
+    "dev": ("dev",),
+    "build": ("dev",),
+    **dict.fromkeys(("ray", "refs", "spark"), ("backends",)),
+}
 """Which lock files must hold the requirements of which part of pyproject.toml."""
 
 
@@ -117,7 +123,8 @@ def unexplained_dependencies(house: House) -> list[str]:
 
 def stale_locks(house: House) -> list[str]:
     """Every direct dependency is pinned, within its bounds, in each lock file that should hold it; all files agree on versions."""
-    locks = {name: dict(_pins(house, name)) for name in LOCKS if name != "build" and (house.root / f"requirements/{name}.txt").exists()}
+    names = {name for locks in LOCKS.values() for name in locks}
+    locks = {name: dict(_pins(house, name)) for name in names if (house.root / f"requirements/{name}.txt").exists()}
     found = []
     for part, text in house.requirements():
         requirement = Requirement(text)
@@ -159,7 +166,7 @@ def unhashed_pins(house: House) -> list[str]:
     """Nothing but pins with SHA-256 hashes: no options, no addresses, no editable installs."""
     return [
         f"requirements/{lock}.txt: '{entry.splitlines()[0]}' is not a pin with hashes; run make lock, do not edit by hand"
-        for lock in ("runtime", "demo", "dev")
+        for lock in ("runtime", "demo", "dev", "backends")
         if (house.root / f"requirements/{lock}.txt").exists()
         for entry in _entries(house, lock)
         if not re.match(r"[A-Za-z0-9._-]+==\S+", entry) or "--hash=sha256:" not in entry or "://" in entry

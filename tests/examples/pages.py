@@ -24,6 +24,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 60
+OF_BACKENDS = ("ray.md",)
+"""Pages whose programs need an extra: tests/backends runs them."""
 
 
 @dataclass

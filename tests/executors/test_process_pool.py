@@ -29,7 +29,7 @@ from exoflow.errors import ExecutorUnavailable
 from exoflow.executors import process_pool
 from exoflow.executors.process_pool import ProcessExecutor
 from exoflow.testing.executor_suite import PATIENCE_S, Gate, Ticket, hold, same, spin
-from exoflow.worker import shared, wire
+from exoflow.worker import places, shared, wire
 from exoflow.worker.attempt import Died, InputsLost, LostInputs, Stopped, TaskCall
 from exoflow.worker.context import inside_worker
 from tests.executors.asking import failure, make_call, submit
@@ -650,7 +650,7 @@ def test_any_function_can_be_sent(one, function, value):
 
 @pytest.mark.parametrize("function", [wrapped_in_a_task.function, wrapped_twice.function.__wrapped__, Adder.add_one, same])
 def test_an_importable_function_is_sent_by_its_name(function):
-    module, path = process_pool._reference(function)
+    module, path = places.place_of(function)
     assert module == function.__module__
     assert path.startswith(function.__qualname__)
 
@@ -723,7 +723,7 @@ def test_a_function_that_cannot_be_pickled_is_a_failure(one):
 
 def test_a_mock_in_the_place_of_a_function_is_no_endless_chain(monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "add_one", MagicMock())
-    assert process_pool._reference(original_add_one) == ("", "")
+    assert places.place_of(original_add_one) == ("", "")
 
 
 def test_an_argument_that_cannot_be_loaded_there_is_a_failure(one):

@@ -27,7 +27,7 @@ def test_options_are_handed_on():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(InvalidOptionError, match=r"no executor 'tread'; known are 'inline', 'loop', 'process', 'thread'"):
+    with pytest.raises(InvalidOptionError, match=r"no executor 'tread'; known are 'inline', 'loop', 'process', 'ray', 'thread'"):
         registry.open_executor("tread")
 
 

@@ -40,7 +40,8 @@ class TaskOptions:
         catch_exceptions: the output becomes ``(output, None)`` or ``(None, error)``.
 
     Placement:
-        name: of the task in its workflow. executor: ``"loop"``, ``"thread"``, ``"process"``; default: loop for ``async def``, else thread.
+        name: of the task in its workflow. executor: ``"loop"``, ``"thread"``, ``"process"``, ``"ray"``; default: loop for ``async def``,
+            else thread. executor_options: what the executor takes for a single task (``"ray"``: resources and the like).
     """
 
     name: str | None = None
@@ -58,6 +59,7 @@ class TaskOptions:
     timeout: float | None = None
     catch_exceptions: bool = False
     executor: str | None = None
+    executor_options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def make(cls, base: TaskOptions | None, changes: dict[str, Any]) -> TaskOptions:
@@ -105,6 +107,8 @@ class TaskOptions:
         for each in given["retry_on"] if isinstance(given["retry_on"], tuple) else (given["retry_on"],):
             _require(isinstance(each, type) and issubclass(each, BaseException), "retry_on", "exception classes", each)
         _require(given["executor"] is None or isinstance(given["executor"], str), "executor", "the name of an executor", self.executor)
+        placed = given["executor_options"]
+        _require(isinstance(placed, dict) and all(isinstance(key, str) for key in placed), "executor_options", "a dict of options", placed)
 
     def _check_annotations(self) -> None:
         given: dict[str, Any] = vars(self)

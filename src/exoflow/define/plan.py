@@ -38,6 +38,7 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
     rollback: str = ""
     on_unknown: str = ""
     catch: bool = False
+    options: dict[str, Any] = {}
 
 
 class Plan(msgspec.Struct, frozen=True, array_like=True):
@@ -108,7 +109,16 @@ def _plan(root: Node, fill: Callable[[InputNode], Any], *, durable: bool, whole:
             bound.check(name, args, kwargs)
         if options.checkpoint == "auto":
             auto.append(name)
-        calls[name] = Call(bound.key, args, kwargs, bound.executor, bound.rollback_key, bound.on_unknown_key, options.catch_exceptions)
+        calls[name] = Call(
+            bound.key,
+            args,
+            kwargs,
+            bound.executor,
+            bound.rollback_key,
+            bound.on_unknown_key,
+            options.catch_exceptions,
+            options.executor_options,
+        )
         after = _after(node, names, reads) if node.after else ()
         timeout_s = float(options.timeout) if options.timeout is not None else None
         specs.append(TaskSpec(name, reads, after, bound.annotations, bound.retry, timeout_s, options.catch_exceptions))

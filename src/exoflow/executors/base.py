@@ -19,7 +19,8 @@ A remote backend that loses the data behind an output answers ``InputsLost`` for
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 from exoflow.worker.attempt import Done, TaskCall
 
@@ -42,3 +43,11 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Stop everything, answer what is open, release everything. Calling it twice is no error."""
+
+
+@runtime_checkable
+class PlacingExecutor(Executor, Protocol):
+    """An executor that takes options for single tasks (``executor_options``), and says before anything runs what it cannot run."""
+
+    def check(self, task: str, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        """Refuse what could not run here, without starting anything. Raises InvalidOptionError, ArgumentNotSerializableError."""

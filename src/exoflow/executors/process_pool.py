@@ -20,7 +20,6 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
@@ -33,11 +32,10 @@ from exoflow.executors.crew import Attempt, Crew, cpus
 from exoflow.worker import shared, task_runner, wire
 from exoflow.worker.attempt import Died, Done, ErrorInfo, Grown, Outcome, Raised, Returned, Stopped, TaskCall
 from exoflow.worker.entrypoint import Job
+from exoflow.worker.places import place_of
 
 STARTS_MAX = 3
 """So many workers may die before they begin a call (killed by chance, or unable to start) until the call is answered."""
-WRAPPERS_MAX = 20
-"""How many decorators may lie around a function that is found by its name; objects that have every attribute (mocks) have no end."""
 EXIT_S = 1.0
 """How long an idle worker may take to end by itself when the executor closes."""
 
@@ -293,7 +291,9 @@ def _pack(call: TaskCall) -> wire.Parcel:
     inputs = call.load()
     task = call.context.task_id
     body = _encode(inputs, task)
-    module, path = _reference(call.function)
+    module, path = place_of(call.function)
+    if module == "__main__" and not _main_module():  # a worker could not import it
+        module = path = ""
     pickled = b"" if path else b"".join(codec.frame(_encode(call.function, task)))
     needs_main = module == "__main__" or b"__main__" in body.header or b"__main__" in pickled
     job = Job(context=call.context, module=module, path=path, pickled=pickled, may_grow=call.may_grow, needs_main=needs_main)
@@ -309,22 +309,3 @@ def _encode(value: Any, task: str) -> Encoded:
     if b"__main__" in encoded.header and not _main_module():  # the worker could not find it there
         encoded = Encoded(cloudpickle.dumps(value, protocol=5))
     return encoded
-
-
-def _reference(function: Callable[..., Any]) -> tuple[str, str]:
-    """The module of ``function`` and the path to it there, or two empty strings if another process could not find it.
-
-    A decorator may have put an object in the function's place; then the path goes on through its ``function`` or ``__wrapped__``.
-    """
-    module, path = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(path, str) or (module == "__main__" and not _main_module()):
-        return "", ""
-    found: Any = sys.modules.get(module)
-    for name in path.split("."):
-        found = getattr(found, name, None)
-    for _ in range(WRAPPERS_MAX):
-        if found is function:
-            return module, path
-        name = "__wrapped__" if isinstance(found, FunctionType) or not hasattr(found, "function") else "function"
-        path, found = f"{path}.{name}", getattr(found, name, None)
-    return "", ""

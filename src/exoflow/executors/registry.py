@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from exoflow.errors import InvalidOptionError
+from exoflow.errors import InvalidOptionError, MissingExtraError
 from exoflow.executors.base import Executor
 
 GROUP = "exoflow.executors"
@@ -39,6 +39,14 @@ def _factory(name: str) -> Callable[..., Executor]:
         from exoflow.executors.process_pool import ProcessExecutor
 
         return ProcessExecutor
+    if name == "ray":
+        try:
+            from exoflow.backends.ray.executor import RayExecutor
+        except ModuleNotFoundError as error:
+            if error.name != "ray":
+                raise
+            raise MissingExtraError(feature="executor 'ray'", extra="ray") from None
+        return RayExecutor
     if name == "thread":
         from exoflow.executors.threads import ThreadExecutor
 
@@ -48,5 +56,5 @@ def _factory(name: str) -> Callable[..., Executor]:
     offered = entry_points(group=GROUP)
     if name in offered.names:
         return offered[name].load()  # type: ignore[no-any-return]
-    known = ", ".join(repr(one) for one in ["inline", "loop", "process", "thread", *sorted(offered.names)])
+    known = ", ".join(repr(one) for one in ["inline", "loop", "process", "ray", "thread", *sorted(offered.names)])
     raise InvalidOptionError(message=f"there is no executor {name!r}; known are {known}")

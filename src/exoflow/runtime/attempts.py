@@ -78,6 +78,7 @@ class _Attempt(Job):
             context=run.context(command.task, command.attempt, command.basis),
             may_grow=True,
             check_inputs=self._loop.settings.check_inputs,
+            options=self._call.options,
         )
         run.live[self.key] = self.lane.executor
         self.lane.executor.submit(call, self._finished)
@@ -248,6 +249,7 @@ class _SideCall(Job):
                 function=function,
                 load=load,
                 context=run.context(self._command.task, self._command.attempt, self._command.basis),
+                options=call.options,
             ),
             self._finished,
         )

@@ -16,8 +16,9 @@ from typing import Any
 from exoflow.core.events import Event
 from exoflow.define import registry
 from exoflow.define.plan import Plan
+from exoflow.define.task import Task
 from exoflow.errors import ClosedError, EngineBug, ExoflowError, InvalidOptionError, LeaseLost, StoreUnavailable, UnresumableTaskError
-from exoflow.executors.base import Executor
+from exoflow.executors.base import Executor, PlacingExecutor
 from exoflow.runtime.clock import Clock
 from exoflow.runtime.commit import Committer
 from exoflow.runtime.run import Run
@@ -30,12 +31,13 @@ _EVENTS_IN_A_ROW = 200
 
 
 class Lane:
-    """The way to one executor: at most ``slots`` calls are there at once, the rest wait here."""
+    """The way to one executor: at most ``slots`` calls are there at once, the rest wait here. ``places``: it takes options for each."""
 
-    __slots__ = ("executor", "running", "waiting")
+    __slots__ = ("executor", "places", "running", "waiting")
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
+        self.places = isinstance(executor, PlacingExecutor)
         self.running = 0
         self.waiting: deque[Job] = deque()
 
@@ -173,12 +175,31 @@ class Loop:
         under which another process finds them. Raises InvalidOptionError, MissingExtraError, UnresumableTaskError."""
         if len(plan.calls) > self.settings.tasks_max:
             raise InvalidOptionError(message=f"the DAG has {len(plan.calls)} tasks; the limit is {self.settings.tasks_max} (tasks_max)")
-        for executor in {call.executor for call in plan.calls.values()}:
-            self.lane(executor)
+        lanes: dict[str, Lane] = {}
+        for call in plan.calls.values():
+            if call.executor not in lanes:
+                lanes[call.executor] = self.lane(call.executor)
+            if call.options or lanes[call.executor].places:
+                self._require_places(plan)
+                break
         if durable:
             for name in {name for call in plan.calls.values() for name in (call.task, call.rollback, call.on_unknown)}:
                 if not registry.importable(name):
                     raise UnresumableTaskError(task=name.partition("#")[0].partition(":")[2], location="its definition")
+
+    def _require_places(self, plan: Plan) -> None:
+        """Refuse what executors could not run, and options for those that take none."""
+        checked: set[tuple[str, int]] = set()
+        for call in plan.calls.values():
+            executor = self.lane(call.executor).executor
+            if not isinstance(executor, PlacingExecutor):
+                if call.options:
+                    raise InvalidOptionError(message=f"executor_options of task '{call.task}': executor '{call.executor}' takes none")
+            elif (call.task, id(call.options)) not in checked:
+                checked.add((call.task, id(call.options)))
+                found = registry.find(call.task, home=plan.homes.get(call.task, ""))
+                if isinstance(found, Task):  # or else running it will say so
+                    executor.check(call.task, found.function, call.options)
 
     def _advance(self, lane: Lane) -> None:
         while lane.waiting and lane.running < lane.executor.slots and not self._draining:

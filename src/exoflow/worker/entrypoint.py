@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
-import importlib
 import mmap
 import os
 import pickle
@@ -31,6 +30,7 @@ from exoflow.errors import PayloadUnreadableError, ResultNotSerializableError, W
 from exoflow.worker import task_runner, wire
 from exoflow.worker.attempt import Died, Grown, Outcome, Raised, Returned, TaskCall
 from exoflow.worker.context import TaskContext, mark_worker
+from exoflow.worker.places import at
 from exoflow.worker.shared import Spare
 
 SPARE_S = 1.0
@@ -124,7 +124,7 @@ def _unpack(job: Job, body: Encoded, import_main: _ImportMain) -> tuple[Any, ...
         hint = 'put the code that runs the program (not what defines it) under  if __name__ == "__main__":'
         raise WrongContextError(message=f"a worker process could not import the main script: {story}; {hint}") from outcome.error
     try:
-        function = codec.decode(codec.parse(job.pickled)) if job.pickled else _find(job.module, job.path)
+        function = codec.decode(codec.parse(job.pickled)) if job.pickled else at(job.module, job.path)
         args, kwargs = codec.decode(body)
     except codec.Unreadable as error:
         raise PayloadUnreadableError(what=f"arguments of {job.context.task_id}", reason=str(error)) from error
@@ -140,14 +140,6 @@ def _call(job: Job, function: Callable[..., Any], args: tuple[Any, ...], kwargs:
         raise ResultNotSerializableError(
             task=job.context.task_id, path=error.path, type_name=error.type_name, reason=error.reason
         ) from None
-
-
-@functools.cache
-def _find(module: str, path: str) -> Callable[..., Any]:
-    found: Any = importlib.import_module(module)
-    for name in path.split("."):
-        found = getattr(found, name)
-    return found  # type: ignore[no-any-return]
 
 
 def _import_main(where: dict[str, str]) -> None:

@@ -1,0 +1,1 @@
+"""Tasks on Ray: the executor ``"ray"``, on Ray's public interface alone."""

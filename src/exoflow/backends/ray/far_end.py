@@ -1,0 +1,105 @@
+"""What runs on a Ray worker: one call, from its bytes to the bytes of its outcome. Raises for nothing that the function does."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import msgspec
+
+from exoflow import codec
+from exoflow.backends.ray.parcels import Body, pack, unpack
+from exoflow.backends.ray.shipping import open_function
+from exoflow.codec import Encoded
+from exoflow.errors import PayloadUnreadableError, ResultNotSerializableError, WrongContextError
+from exoflow.worker import task_runner
+from exoflow.worker.attempt import Died, Grown, Raised, Returned, TaskCall
+from exoflow.worker.context import TaskContext
+
+VALUE, PLAN, RAISED, DIED = b"V", b"P", b"R", b"D"
+"""First byte of an outcome. What follows is the value or plan (empty if it is beside), an ErrorInfo, or a reason."""
+
+_RETRIES = "RAY_TASK_MAX_RETRIES"
+_RETRIES_OF_RAY = "3"
+
+
+class Job(msgspec.Struct, frozen=True, array_like=True):
+    """A call, but for its function. ``arguments`` is ``(args, kwargs)`` unless they travel beside."""
+
+    context: TaskContext
+    may_grow: bool
+    arguments: bytes
+
+
+encode_job = msgspec.msgpack.Encoder().encode
+_decode_job = msgspec.msgpack.Decoder(Job).decode
+_instance: ContextVar[Any] = ContextVar("exoflow_ray_actor", default=None)
+
+
+def run(shipped: bytes, note: bytes, body: Body | None = None, instance: Any = None) -> tuple[bytes, Body | None]:
+    """Run the call and give what :func:`told` reads. ``instance`` is the actor in whose process this is."""
+    job = _decode_job(note)
+    load = functools.partial(_load, job, shipped, body, instance)
+    with _no_retries_of_ray():
+        outcome = task_runner.run(TaskCall(key="", function=_call, load=load, context=job.context))
+    for stream in (sys.stdout, sys.stderr):  # the worker may be killed at any time, also while idle
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    if isinstance(outcome, Returned):
+        encoded, grown = outcome.value
+        inside, beside = pack(encoded)
+        return (PLAN if grown else VALUE) + inside, beside
+    if isinstance(outcome, Died):
+        return DIED + outcome.reason.encode("utf-8", "backslashreplace"), None
+    assert isinstance(outcome, Raised)  # load() does not say here that inputs are lost
+    return RAISED + msgspec.msgpack.encode(outcome.info), None
+
+
+def actor() -> Any:
+    """The actor in whose process the running task is (option ``actor`` of its ``executor_options``).
+
+    Raises :class:`~exoflow.errors.WrongContextError` in a task that does not run on an actor."""
+    found = _instance.get()
+    if found is None:
+        raise WrongContextError(message="actor() was called in a task that runs on no actor; give it executor_options={'actor': name}")
+    return found
+
+
+def _load(job: Job, shipped: bytes, body: Body | None, instance: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of :func:`_call`."""
+    try:
+        function = open_function(shipped)
+        args, kwargs = codec.decode(unpack(job.arguments, body))
+    except codec.Unreadable as error:
+        raise PayloadUnreadableError(what=f"arguments of {job.context.task_id}", reason=str(error)) from error
+    return (job, function, args, kwargs, instance), {}
+
+
+def _call(job: Job, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], instance: Any) -> tuple[Encoded, bool]:
+    """The output, pickled, and whether it is the plan of a DAG."""
+    _instance.set(instance)  # of the context that is the call's own
+    outcome = task_runner.returned(task_runner.finish(function(*args, **kwargs)), may_grow=job.may_grow)
+    try:
+        return (codec.encode(outcome.plan), True) if isinstance(outcome, Grown) else (codec.encode(outcome.value), False)
+    except codec.NotSerializable as error:
+        raise ResultNotSerializableError(
+            task=job.context.task_id, path=error.path, type_name=error.type_name, reason=error.reason
+        ) from None
+
+
+@contextlib.contextmanager
+def _no_retries_of_ray() -> Iterator[None]:
+    """Ray tasks that the function starts must not be run twice by Ray, which does not know what they did.
+
+    Ray reads the variable at every start of a task, and keeps what it read last, so it is not enough to take it away again."""
+    before = os.environ.get(_RETRIES, _RETRIES_OF_RAY)
+    os.environ[_RETRIES] = "0"
+    try:
+        yield
+    finally:
+        os.environ[_RETRIES] = before
