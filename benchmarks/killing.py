@@ -39,7 +39,10 @@ class ProcessLife:
         require(self._process.wait(), -signal.SIGKILL, "end of the first process")
 
     def finish(self) -> None:
-        require(self._process.wait(LIMIT_S), 0, "exit code")
+        until = time.monotonic() + LIMIT_S
+        while self._process.poll() is None and time.monotonic() < until:
+            time.sleep(0.001)  # wait(LIMIT_S) would look only every 50 ms
+        require(self._process.poll(), 0, "exit code")
 
     def close(self) -> None:
         if self._process.poll() is None:
