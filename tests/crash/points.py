@@ -102,10 +102,10 @@ _ALL = (
     Point("runtime.host._let_go.close"),
     Point("store.blobs._locked.flock", "large_outputs"),
     Point("store.blobs._Pins._drop.close", "large_outputs"),
-    Point("executors.process_pool._Worker._start.truncate", "process_chain"),
+    Point("worker.wire.Calls.__init__.truncate", "process_chain"),
+    Point("worker.wire.Calls.end.send", "process_chain"),
     Point("executors.process_pool._spawn.Popen", "process_chain"),
     Point("executors.process_pool._Worker.kill.killpg", "process_chain"),
-    Point("executors.process_pool._Worker.dismiss.shutdown", "process_chain"),
     Point("executors.process_pool._cut.close", "process_chain"),
 )
 POINTS: dict[str, Point] = {point.name: point for point in _ALL}
@@ -155,8 +155,10 @@ BELONG = {
     "runtime.loop.Loop.close.shutdown": "executor.close",
     "executors.process_pool._Worker.*.send": "wire.send",
     "executors.process_pool._Worker.end.kill": "executors.process_pool._Worker.kill.killpg",
-    "executors.process_pool._Station.stop.kill": "executors.process_pool._Worker.kill.killpg",
+    "executors.process_pool._Station.*.kill": "executors.process_pool._Worker.kill.killpg",
     "executors.process_pool._Worker._start.close": "executors.process_pool._cut.close",
+    "worker.wire.Calls.__init__.close": "executors.process_pool._cut.close",
+    "worker.wire.Calls.put.send": "wire.send",
     "worker.wire.Parcel.send.*": "wire.send",
     "worker.shared.Block.*": "wire.send",
     "worker.shared._filled.close": "wire.send",
@@ -287,7 +289,7 @@ def guarded(folder: str, life: int, at: At | None) -> Iterator[None]:
 
 def in_worker(folder: str, life: int, at: At | None) -> None:
     """Wrap the operations of a worker process; it is about to begin."""
-    from exoflow.worker import entrypoint
+    from exoflow.worker import wire
 
     guard = _Guard(folder, life, at)
     _wrap_wire(guard, "worker.")
@@ -296,7 +298,7 @@ def in_worker(folder: str, life: int, at: At | None) -> None:
         def __setitem__(self, key: Any, value: Any) -> None:
             guard.around("worker.mark", lambda: super(Mark, self).__setitem__(key, value))
 
-    entrypoint.mmap = _Instead(mmap, mmap=Mark)  # type: ignore[assignment]
+    wire.mmap = _Instead(mmap, mmap=Mark)  # type: ignore[assignment]
 
 
 class _Instead:
@@ -377,6 +379,17 @@ def _wrap_wire(guard: _Guard, side: str) -> None:
     wire.Parcel.send = sending  # type: ignore[method-assign]
     wire.receive = lambda sock, *ahead: guard.around(f"{side}wire.receive", lambda: receive(sock, *ahead))
 
+    put, take = wire.Calls.put, wire.Tray.take
+
+    def putting(self: Any, parcel: Any, sock: socket.socket) -> None:
+        if parcel.datagram is None:
+            put(self, parcel, sock)
+        else:
+            guard.around(f"{side}wire.send", lambda: put(self, parcel, sock))
+
+    wire.Calls.put = putting  # type: ignore[method-assign]
+    wire.Tray.take = lambda *args: guard.around(f"{side}wire.receive", lambda: take(*args))  # type: ignore[method-assign]
+
 
 def _wrap_calls(guard: _Guard) -> None:
     """System calls, told apart by the function that makes them (see exits.py)."""
@@ -385,7 +398,7 @@ def _wrap_calls(guard: _Guard) -> None:
         (fcntl, ("flock",)),
         (Path, ("mkdir", "unlink")),
         (subprocess, ("Popen",)),
-        (socket.socket, ("shutdown",)),
+        (socket.socket, ("send",)),
     ]
     for owner, names in places:
         for name in names:

@@ -156,7 +156,7 @@ def sent(one, monkeypatch):
     ticket = submit(one, os.getpid)
     unread = array("i", [0])
     while not unread[0]:
-        fcntl.ioctl(workers[0]._sock, termios.TIOCOUTQ, unread)
+        fcntl.ioctl(workers[0]._calls._near[1], termios.TIOCOUTQ, unread)
     return pid, ticket
 
 

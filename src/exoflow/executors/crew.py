@@ -2,6 +2,9 @@
 
 Each thread works at a :class:`Station` of its own, which runs one call at a time. A call is claimed by taking it out of ``_waiting``
 (``dict.pop`` gives it to exactly one taker, be it a thread that runs it or a ``stop`` that answers for it); who claimed it answers it.
+
+A station may have a second call ready behind the one that it runs (:meth:`Crew.follow`), but only while no other thread is free for it; and
+a thread that runs out of work takes it back from there, unless it has begun. So no call waits behind another while a thread is idle.
 """
 
 from __future__ import annotations
@@ -37,7 +40,10 @@ class Station(Protocol):
         """Run the call to its end. Must look at ``attempt.stop_asked`` before the function begins."""
 
     def stop(self, attempt: Attempt) -> None:
-        """End ``attempt`` if it runs here now; from another thread."""
+        """End ``attempt`` if it runs here now, or has begun as a follower; from another thread, with the crew's lock held."""
+
+    def take_back(self) -> bool:
+        """Whether its follower, if it has one, has not begun and never will begin here. With the crew's lock held."""
 
     def close(self) -> None:
         """Release everything; from the station's own thread."""
@@ -62,11 +68,12 @@ class Crew:
         if type(workers) is not int or workers < 1:
             raise InvalidOptionError(message=f"workers of executor '{name}' must be an int of at least 1, got {workers!r}")
         self._name, self._workers, self._station, self._grace_s = name, workers, station, grace_s
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._closed = False
         self._open: dict[str, Attempt] = {}
         self._waiting: dict[str, Attempt] = {}
         self._queue: deque[str] = deque()
+        self._followers: dict[Station, Attempt] = {}  # claimed, but may be taken back; changed with the lock held
         self._idle: list[threading.Lock] = []  # what idle threads wait for
         self._is_coming = False  # a thread was woken, and has not looked at the queue yet
         self._threads: list[threading.Thread] = []
@@ -75,7 +82,7 @@ class Crew:
     def submit(self, call: TaskCall, done: Done) -> None:
         """See :meth:`~exoflow.executors.base.Executor.submit`."""
         attempt, here = Attempt(call, done), self._here
-        with self._lock:
+        with self.lock:
             if self._closed:
                 raise ClosedError(what=f"executor '{self._name}'")
             if not self._threads:
@@ -107,20 +114,22 @@ class Crew:
         if attempt is None:
             return
         attempt.stop_asked = True
-        if self._waiting.pop(key, None) is not None:
-            self._answer(attempt, Stopped(began=False))
-        elif attempt.station is not None:  # else its thread is about to look at stop_asked
-            attempt.station.stop(attempt)
+        with self.lock:
+            taken = self._waiting.pop(key, None) is not None or self._take_back(attempt)
+            if not taken and attempt.station is not None:  # else its thread is about to look at stop_asked
+                attempt.station.stop(attempt)
+        if taken:
+            self.answer(attempt, Stopped(began=False))
 
     def close(self) -> None:
         """See :meth:`~exoflow.executors.base.Executor.close`."""
-        with self._lock:
+        with self.lock:
             if self._closed:
                 return
             self._closed = True
         for key in list(self._open):
             self.stop(key)
-        with self._lock:
+        with self.lock:
             while self._idle:
                 self._idle.pop().release()
         deadline = None if self._grace_s is None else time.monotonic() + self._grace_s
@@ -143,16 +152,27 @@ class Crew:
         bell.acquire()
         key = self._take(bell, woken=True)
         while key is not None:
-            while key:
-                self._serve(key, station)
-                key, here.next = here.next, None
+            attempt = self._waiting.pop(key, None)  # None: stopped before it began
+            while attempt is not None:
+                self._serve(attempt, station)
+                attempt = self._next(station, here)
             key = self._take(bell, woken=False)
         station.close()
+
+    def _next(self, station: Station, here: _Here) -> Attempt | None:
+        """What this thread goes on with, before it looks at the queue."""
+        key, here.next = here.next, None
+        if station in self._followers:
+            with self.lock:
+                follower = self._followers.pop(station, None)
+            if follower is not None:
+                return follower
+        return self._waiting.pop(key, None) if key else None
 
     def _take(self, bell: threading.Lock, *, woken: bool) -> str | None:
         """The next call's key, or None at the end of the crew."""
         while True:
-            with self._lock:
+            with self.lock:
                 if woken:
                     self._is_coming = False
                 if self._queue:
@@ -160,21 +180,67 @@ class Crew:
                     if self._queue:
                         self._wake()
                     return key
+                for station in self._followers:
+                    if self.give_back(station):
+                        return self._queue.popleft()
                 if self._closed:
                     return None
                 self._idle.append(bell)
             bell.acquire()
             woken = True
 
-    def _serve(self, key: str, station: Station) -> None:
-        attempt = self._waiting.pop(key, None)
-        if attempt is not None:  # None: stopped before it began
-            attempt.station = station
-            ran = task_runner.guard(lambda: station.run(attempt))
+    def _serve(self, attempt: Attempt, station: Station) -> None:
+        attempt.station = station
+        ran = task_runner.guard(lambda: station.run(attempt))
+        if station not in self._followers:
             self._here.next = ""
-            self._answer(attempt, ran.value if isinstance(ran, Returned) else ran)  # a fault of ours must not cost the answer
+        self.answer(attempt, ran.value if isinstance(ran, Returned) else ran)  # a fault of ours must not cost the answer
 
-    def _answer(self, attempt: Attempt, outcome: Outcome) -> None:
+    # --- for stations that have a call ready behind the one that they run -----------------------------------------------------
+
+    def follow(self, station: Station) -> Attempt | None:
+        """A follower for ``station``: the next call in the queue, if no other thread is free for it."""
+        with self.lock:
+            if self._idle or self._is_coming or len(self._threads) < self._workers:
+                return None
+            while self._queue:
+                attempt = self._waiting.pop(self._queue.popleft(), None)
+                if attempt is not None:
+                    attempt.station, self._followers[station] = station, attempt
+                    return attempt
+        return None
+
+    def is_following(self, attempt: Attempt, station: Station) -> bool:
+        """Whether nobody has taken it back."""
+        return self._followers.get(station) is attempt
+
+    def give_back(self, station: Station) -> bool:
+        """Let the follower of ``station`` be the first in the queue again; False if it has begun. With the lock held."""
+        attempt = self._followers.get(station)
+        if attempt is not None:
+            if not station.take_back():
+                return False
+            del self._followers[station]
+            attempt.station = None
+            self._waiting[attempt.call.key] = attempt
+            self._queue.appendleft(attempt.call.key)
+            self._wake()
+        return True
+
+    def retract(self, attempt: Attempt) -> bool:
+        """Whether it was a follower that had not begun, and is nobody's any more: the caller must answer it."""
+        with self.lock:
+            return self._take_back(attempt)
+
+    def _take_back(self, attempt: Attempt) -> bool:
+        station = attempt.station
+        if station is None or not self.is_following(attempt, station) or not station.take_back():
+            return False
+        del self._followers[station]
+        return True
+
+    def answer(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Say what came of it. Whoever claimed it does, once."""
         del self._open[attempt.call.key]
         attempt.done(outcome)
 

@@ -44,5 +44,8 @@ class _Here:
     def stop(self, attempt: Attempt) -> None:
         pass
 
+    def take_back(self) -> bool:
+        return True  # it never asks for a follower
+
     def close(self) -> None:
         pass

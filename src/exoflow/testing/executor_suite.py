@@ -478,6 +478,14 @@ class ExecutorSuite:
         assert bystander.value() == "let go"
         assert self.start(executor, same, 1).value() == 1
 
+    def test_no_death_is_told_for_a_task_that_waits_for_the_same_worker(self, executor: Executor) -> None:
+        if not executor.can_kill:
+            return
+        dead = range(5, 24, 6)
+        tickets = [self.start(executor, *((die,) if number in dead else (same, number))) for number in range(24)]
+        assert all(isinstance(tickets[number].wait(), Died) for number in dead)
+        assert [ticket.value() for number, ticket in enumerate(tickets) if number not in dead] == [n for n in range(24) if n not in dead]
+
     # --- nothing leaks ---
 
     def test_close_leaves_no_thread_and_no_file(self, make_executor: Callable[[], Executor]) -> None:

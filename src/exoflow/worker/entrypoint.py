@@ -1,4 +1,4 @@
-"""A worker process: takes calls from its engine's socket one after the other, runs them, answers. Started by the process executor.
+"""A worker process: takes calls from its engine's sockets one after the other, runs them, answers. Started by the process executor.
 
 It lives no longer than its engine: the engine holds the other end of a pipe, the *lifeline*, and when that closes the kernel kills the
 whole process group of the worker, in the middle of whatever it does.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
-import mmap
 import os
 import pickle
 import select
@@ -17,7 +16,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import spawn
 from typing import Any
 
@@ -54,45 +53,42 @@ _EMPTY = Encoded(b"")
 _ImportMain = Callable[[], Outcome]
 
 
-def main(connection: int, lifeline: int, mark: int, keep: tuple[int, ...]) -> None:
-    """Serve until the engine closes ``connection``. Byte 0 of the file ``mark`` is set to 1 when a call begins; ``keep`` stay open
+def main(connection: int, lifeline: int, calls: tuple[int, ...], keep: tuple[int, ...]) -> None:
+    """Serve until the engine says that it is enough. ``calls`` are the files of a :class:`~exoflow.worker.wire.Tray`; ``keep`` stay open
     here, though not in what functions fork.
 
     The first message is a pickled pair for :func:`multiprocessing.spawn.prepare`: what to take over now, and how to import the main
     script. The script is imported when a call needs it and not before, because that runs the user's code.
     """
     mark_worker()
-    for fd in (connection, lifeline, mark, *keep):
+    for fd in (connection, lifeline, *calls, *keep):
         os.set_inheritable(fd, False)
     _die_with(lifeline)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the engine too, and the engine decides
-    began = mmap.mmap(mark, 1)
-    sock = socket.socket(fileno=connection)
-    spare = Spare()
-    os.register_at_fork(after_in_child=lambda: _disown(sock, keep, spare))
+    sock, tray, spare = socket.socket(fileno=connection), wire.Tray(calls), Spare()
+    os.register_at_fork(after_in_child=lambda: _disown((sock, tray), keep, spare))
     first = wire.receive(sock, wire.FIRST)
     if first is None:
         return
     now, where_main_is = pickle.loads(first[0])  # noqa: S301 - from the engine
     spawn.prepare(now)
     import_main = functools.cache(lambda: task_runner.guard(lambda: _import_main(where_main_is)))
-    while (message := _next(sock, spare)) is not None:
-        began[0] = 1
+    while (message := tray.take(sock, lambda end: _tidy_up(end, spare))) is not None:
         _serve(sock, spare, import_main, *message)
         del message  # while idle, keep nothing
     sock.detach()  # not closed: the engine shall see the end of the connection when this process ends
 
 
-def _next(sock: socket.socket, spare: Spare) -> tuple[bytes, Encoded] | None:
-    """The next call. Memory that could be written again is given back when none comes for a while."""
-    if spare and not select.select([sock], [], [], SPARE_S)[0]:
+def _tidy_up(end: socket.socket, spare: Spare) -> None:
+    """Memory that could be written again is given back when no call comes for a while."""
+    if spare and not select.select([end], [], [], SPARE_S)[0]:
         spare.clear()
-    return wire.receive(sock)
 
 
-def _disown(sock: socket.socket, keep: tuple[int, ...], spare: Spare) -> None:
+def _disown(ours: Sequence[socket.socket | wire.Tray], keep: tuple[int, ...], spare: Spare) -> None:
     """A process that a function leaves behind must not pass for this one, nor keep alive what ends with it."""
-    sock.close()
+    for each in ours:
+        each.close()
     spare.clear()
     for fd in keep:
         with contextlib.suppress(OSError):  # the function may have closed whatever it found

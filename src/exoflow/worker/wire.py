@@ -3,6 +3,9 @@
 A message is a note (bytes) and a body (:class:`~exoflow.codec.Encoded`). What is small travels in the stream. Large buffers travel as
 shared memory (:mod:`exoflow.worker.shared`), whose descriptors go with the message. Buffers arrive read-only, whatever their size, so
 that a task which writes to its input fails in the first test and not with the first large input.
+
+Calls go by sockets of their own (:class:`Calls`): a worker finds the next one there when it is done, and the engine can take it back
+as long as it has not begun.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import mmap
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from exoflow.codec import Bytes, Encoded
 from exoflow.worker import shared
@@ -27,6 +30,13 @@ GROWN = b"grown"
 """Note of an answer whose body is a plan; no note means a plain output, any other than these two is an ErrorInfo."""
 DIED = b"died"
 """Note of an answer whose body is the reason of a :class:`~exoflow.worker.attempt.Died`, said by the function itself."""
+
+CALL_BYTES_MAX = 2048
+"""Up to here a call is one datagram; more than that, some systems do not take."""
+_LARGE = b"L"
+"""Instead of a call: it comes in the stream."""
+_END = b""
+"""Instead of a call: there will be none."""
 
 _HEAD = struct.Struct("<QIIH")  # length of the message, length of the note, number of pieces of the body, number of files
 _PLACE = struct.Struct("<hQQ")  # of a piece: number of its file, or -1 for the message itself; where it begins; its length
@@ -109,6 +119,11 @@ class Parcel:
                     self._lent.append(piece)
         return places
 
+    @property
+    def datagram(self) -> bytes | None:
+        """All of it, if it is small."""
+        return self._data if len(self._data) <= CALL_BYTES_MAX and not self._files else None
+
     def send(self, sock: socket.socket) -> None:
         """If the other side is gone, nothing happens: :func:`receive` will tell."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -143,13 +158,18 @@ def receive(sock: socket.socket, ahead: int = _AHEAD_BYTES) -> tuple[bytes, Enco
         message = _completed(sock, data)
         if message is None:
             return None
-        _, note_length, count, file_count = _HEAD.unpack_from(message)
+        file_count = _HEAD.unpack_from(message)[3]
         if file_count > len(files):
             raise OSError("a file descriptor of a message was lost; this process has too many open files")
         blocks = [shared.opened(files.pop(0)) for _ in range(file_count)]
     finally:
         for fd in files:
             os.close(fd)
+    return _read(message, blocks)
+
+
+def _read(message: bytes | bytearray, blocks: Sequence[memoryview] = ()) -> tuple[bytes, Encoded]:
+    _, note_length, count, _ = _HEAD.unpack_from(message)
     view = memoryview(message).toreadonly()
     at = _HEAD_BYTES + count * _PLACE.size
     pieces = []
@@ -181,3 +201,84 @@ def _completed(sock: socket.socket, data: bytes) -> bytes | bytearray | None:
             return None
         view = view[count:]
     return whole
+
+
+class Calls:
+    """The calls that a worker has been given and has not begun, seen from the engine.
+
+    Each lies as a datagram in a socket whose far end both sides hold. The kernel gives it to one of them: to the worker, and it begins,
+    or back to the engine, and it never will. There are two sockets, used in turn, for the call that runs and the one that follows it;
+    so neither side can take the one and mean the other. Once the worker has a call, it marks that in memory that both see: a worker that
+    was killed may have had the datagram without ever knowing.
+    """
+
+    def __init__(self) -> None:
+        with contextlib.ExitStack() as held:
+            ends = [held.enter_context(end) for _ in range(2) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)]
+            self._near, self._far = ends[::2], ends[1::2]
+            self._file = shared.unnamed_file()
+            held.callback(os.close, self._file)
+            os.truncate(self._file, 2)
+            self._marks = held.enter_context(mmap.mmap(self._file, 2))
+            self.close = held.pop_all().close
+        self._turn = 0
+        self.is_over = False
+        """Whether the worker has ended."""
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """What the worker gets, see :class:`Tray`."""
+        return (self._file, *(end.fileno() for end in self._far))
+
+    def put(self, parcel: Parcel, sock: socket.socket) -> None:
+        """Give it to the worker, at the other side of ``sock``. Behind a call that runs, only one with a ``datagram``."""
+        self._marks[self._turn] = 0
+        near = self._near[self._turn]
+        self._turn ^= 1
+        if parcel.datagram is not None:
+            near.send(parcel.datagram)
+        else:
+            near.send(_LARGE)
+            parcel.send(sock)
+
+    def take_back(self) -> bool:
+        """Whether the last call has not begun. Then it never will; the one before it, if there is one, is now the last."""
+        last = self._turn ^ 1
+        if self.is_over:
+            if self._marks[last]:
+                return False
+        else:
+            try:
+                self._far[last].recv(CALL_BYTES_MAX, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+        self._turn = last
+        return True
+
+    def end(self) -> None:
+        """Tell an idle worker that it is no longer needed."""
+        self._near[self._turn].send(_END)
+
+
+class Tray:
+    """The same, seen from the worker."""
+
+    def __init__(self, fds: tuple[int, ...]) -> None:
+        self._marks = mmap.mmap(fds[0], len(fds) - 1)
+        self._ends = [socket.socket(fileno=fd) for fd in fds[1:]]
+        self._turn = 0
+
+    def take(self, sock: socket.socket, wait: Callable[[socket.socket], object]) -> tuple[bytes, Encoded] | None:
+        """The next call, which begins with this; None if there are to be no more. ``wait`` may do so before."""
+        end = self._ends[self._turn]
+        wait(end)
+        datagram = end.recv(CALL_BYTES_MAX)
+        message = receive(sock) if datagram == _LARGE else _read(datagram) if datagram else None
+        if message is not None:
+            self._marks[self._turn] = 1
+            self._turn ^= 1
+        return message
+
+    def close(self) -> None:
+        for end in self._ends:
+            end.close()
