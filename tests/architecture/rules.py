@@ -111,7 +111,7 @@ def clocks(house: House) -> list[str]:
     """Executors and workers run on the real clock by nature, the kit and the command line talk to people."""
     names = [f"time.{name}{ns}" for name in ("time", "monotonic", "perf_counter") for ns in ("", "_ns")]
     names += ["datetime.datetime.now", "datetime.datetime.utcnow", "datetime.datetime.today", "datetime.date.today"]
-    allowed = ("runtime/clock.py", "executors/", "worker/", "testing/", "cli/")
+    allowed = ("runtime/clock.py", "executors/", "backends/", "worker/", "testing/", "cli/")
     return _banned(house, names, "take a Clock of runtime/clock.py as a parameter", allowed=allowed)
 
 

@@ -15,6 +15,7 @@ from exoflow import codec, fingerprints
 from exoflow.core import commands as cmd
 from exoflow.core import events as ev
 from exoflow.core.journal import Failure, Stored
+from exoflow.core.spec.annotations import Kind
 from exoflow.core.state import Phase
 from exoflow.define.dag import Arguments
 from exoflow.define.plan import Call
@@ -79,6 +80,7 @@ class _Attempt(Job):
             may_grow=True,
             check_inputs=self._loop.settings.check_inputs,
             options=self._call.options,
+            harmless=command.attempt == 1 and run.machine.state.tasks[command.task].kind is Kind.INTERNAL,
         )
         run.live[self.key] = self.lane.executor
         self.lane.executor.submit(call, self._finished)

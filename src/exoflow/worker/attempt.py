@@ -14,7 +14,7 @@ class TaskCall(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt to run. ``key`` is unique among the calls of an engine; ``load()`` gives ``(args, kwargs)`` and runs on the executor's
     side of the submitting process, because it may read files. ``timeout`` is not here: the engine calls ``stop``. With ``may_grow``, a
     DAG that the function returns is a sub-workflow. With ``check_inputs``, arguments of this process must be left as they are.
-    ``options`` are the task's ``executor_options``."""
+    ``options`` are the task's ``executor_options``. With ``harmless``, nobody minds if it dies with a worker that others killed."""
 
     key: str
     function: Callable[..., Any]
@@ -23,6 +23,7 @@ class TaskCall(msgspec.Struct, frozen=True, kw_only=True):
     may_grow: bool = False
     check_inputs: bool = False
     options: dict[str, Any] = {}
+    harmless: bool = False
 
 
 class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):

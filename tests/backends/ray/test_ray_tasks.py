@@ -15,6 +15,8 @@ from exoflow.backends.ray.far_end import actor
 from exoflow.errors import ArgumentNotSerializableError, InvalidOptionError, TaskFailed, WrongContextError
 from tests.backends.ray.asking import engine_on
 
+pytestmark = pytest.mark.slow  # on a real Ray
+
 
 @pytest.fixture
 def engine(local_ray, tmp_path):

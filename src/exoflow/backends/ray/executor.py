@@ -19,8 +19,9 @@ from ray import exceptions as rx
 
 from exoflow import codec
 from exoflow.backends.ray import cluster, outcomes, shipping
-from exoflow.backends.ray.far_end import Job, encode_job
-from exoflow.backends.ray.parcels import Body, pack
+from exoflow.backends.ray.far_end import Job, decode_report, encode_jobs
+from exoflow.backends.ray.lots import Attempt, Lot, Packed, Sent
+from exoflow.backends.ray.parcels import pack
 from exoflow.errors import ArgumentNotSerializableError, ClosedError, InvalidOptionError
 from exoflow.worker import task_runner
 from exoflow.worker.attempt import Died, Done, Outcome, Returned, Stopped, TaskCall
@@ -28,19 +29,6 @@ from exoflow.worker.attempt import Died, Done, Outcome, Returned, Stopped, TaskC
 SLOTS = 1000
 """So many tasks Ray has at once. It must know of more than it can run, so that workers find the next and a cluster can grow."""
 _PARTS = {"[0]": "args", "[1]": "kwargs"}  # of what call.load() gives
-
-
-class _Attempt:
-    """A call that has not been answered. ``outcome`` and ``body`` are references of Ray to what the far end returns."""
-
-    __slots__ = ("body", "call", "done", "kills", "outcome", "stop_asked")
-
-    def __init__(self, call: TaskCall, done: Done) -> None:
-        self.call, self.done = call, done
-        self.stop_asked = False
-        self.outcome: ray.ObjectRef[Any] | None = None
-        self.body: ray.ObjectRef[Any] | None = None
-        self.kills = True
 
 
 class RayExecutor:
@@ -61,17 +49,18 @@ class RayExecutor:
         self._address, self._grace_s = address, grace_s
         self._lock = threading.Lock()
         self._closed = False
-        self._open: dict[str, _Attempt] = {}
+        self._open: dict[str, Attempt] = {}
         self._todo: deque[Callable[[], None]] = deque()
         self._bell = threading.Semaphore(0)
         self._is_awake = False
         self._is_connected = False
         self._thread: threading.Thread | None = None
-        self._remotes: dict[tuple[int, int], tuple[Callable[..., Any], dict[str, Any], tuple[bytes, Any]]] = {}
+        self._lots: dict[tuple[int, int], Lot] = {}
+        self._waiting: set[Lot] = set()
 
     def submit(self, call: TaskCall, done: Done) -> None:
         """See :class:`~exoflow.executors.base.Executor`. ``Returned.value`` will be :class:`~exoflow.codec.Encoded`."""
-        attempt = _Attempt(call, done)
+        attempt = Attempt(call, done)
         with self._lock:
             if self._closed:
                 raise ClosedError(what="executor 'ray'")
@@ -121,22 +110,28 @@ class RayExecutor:
 
     def _work(self) -> None:
         while not (self._closed and not self._open):
-            self._bell.acquire()
+            waits = [lot.patience_s() for lot in self._waiting]
+            self._bell.acquire(timeout=min(waits) if waits else None)
             self._is_awake = False  # from here on whoever adds something rings again
             while self._todo:
                 self._todo.popleft()()
+            for lot in list(self._waiting):
+                for packed in lot.ready():
+                    self._send(lot, packed)
+                if not lot:
+                    self._waiting.discard(lot)
         if self._is_connected:
-            self._remotes.clear()
+            self._lots.clear()
             cluster.leave()
 
     def _note_end(self) -> None:
         """Nothing but to wake the thread, so that it looks whether it may end."""
 
-    def _start(self, attempt: _Attempt) -> None:
+    def _start(self, attempt: Attempt) -> None:
         if attempt.stop_asked:
             self._answer(attempt, Stopped(began=False))
             return
-        packed = task_runner.guard(partial(_pack, attempt.call))
+        packed = task_runner.guard(partial(_pack, attempt))
         if not isinstance(packed, Returned):
             self._answer(attempt, packed)
             return
@@ -144,67 +139,100 @@ class RayExecutor:
             if not self._is_connected:
                 cluster.enter(self._address)
                 self._is_connected = True
-            self._send(attempt, *packed.value)
+            lot = self._lot(attempt.call)
         except Exception as error:  # whatever Ray raises: it has not taken the task
             self._answer(attempt, outcomes.unavailable(error))
+            return
+        if attempt.call.harmless and packed.value.body is None and lot.remote is not None:
+            lot.add(packed.value)
+            self._waiting.add(lot)
+        else:
+            self._send(lot, [packed.value])
 
-    def _send(self, attempt: _Attempt, note: bytes, body: Body | None) -> None:
-        call, options = attempt.call, attempt.call.options
+    def _lot(self, call: TaskCall) -> Lot:
+        key = id(call.function), id(call.options)
+        lot = self._lots.get(key)
+        if lot is None or lot.function is not call.function or lot.options is not call.options:
+            shipped = shipping.ship(call.function)
+            remote = None if shipping.ACTOR in call.options else shipping.remote(call.function, shipped, call.options)
+            lot = self._lots[key] = Lot(call.function, call.options, shipped, remote)
+        return lot
+
+    def _send(self, lot: Lot, packed: list[Packed]) -> None:
+        note, body = encode_jobs([each.job for each in packed]), packed[0].body
         given = (note,) if body is None else (note, body)
-        shipped, remote = self._remote(call.function, options)
-        if remote is None:
-            handle = ray.get_actor(options[shipping.ACTOR], options.get(shipping.NAMESPACE))
-            attempt.kills = False
-            refs = handle.__ray_call__.options(num_returns=2, max_task_retries=0, retry_exceptions=False).remote(
-                shipping.run_on_actor, shipped, *given
-            )
-        else:
-            refs = remote.remote(*given)
-        attempt.outcome, attempt.body = refs
-        refs[0].future().add_done_callback(partial(self._heard, attempt))
+        try:
+            if lot.remote is None:
+                handle = ray.get_actor(lot.options[shipping.ACTOR], lot.options.get(shipping.NAMESPACE))
+                method = handle.__ray_call__.options(num_returns=2, max_task_retries=0, retry_exceptions=False)
+                report, beside = method.remote(shipping.run_on_actor, lot.shipped, *given)
+            else:
+                report, beside = lot.remote.remote(*given)
+        except Exception as error:  # whatever Ray raises: it has not taken the task
+            for each in packed:
+                self._answer(each.attempt, outcomes.unavailable(error))
+            return
+        sent = Sent(lot, packed, report, beside)
+        for each in packed:
+            each.attempt.sent = sent
+        report.future().add_done_callback(partial(self._heard, sent))
 
-    def _remote(self, function: Callable[..., Any], options: dict[str, Any]) -> tuple[bytes, Any]:
-        """``function`` as it is shipped, and the remote function of Ray that runs it; None if an actor does."""
-        key = (id(function), id(options))
-        known = self._remotes.get(key)
-        if known is None or known[0] is not function or known[1] is not options:
-            shipped = shipping.ship(function)
-            remote = None if shipping.ACTOR in options else shipping.remote(function, shipped, options)
-            known = self._remotes[key] = function, options, (shipped, remote)
-        return known[2]
-
-    def _heard(self, attempt: _Attempt, future: Future[Any]) -> None:
+    def _heard(self, sent: Sent, future: Future[Any]) -> None:
         """On a thread of Ray's: it must not wait for this one."""
-        self._let(partial(self._take, attempt, future))
+        self._let(partial(self._take, sent, future))
 
-    def _take(self, attempt: _Attempt, future: Future[Any]) -> None:
+    def _take(self, sent: Sent, future: Future[Any]) -> None:
         error = future.exception()
-        if error is None:
-            answer = future.result()
+        if error is not None:
+            sent.beside.future()  # or else Ray complains that nobody wants to know what became of it
+            for each in sent.packed:
+                self._answer(each.attempt, _without_report(each.attempt, error))
+            return
+        report = decode_report(future.result())
+        sent.lot.learn(report.longest_s)
+        for each, answer in zip(sent.packed, report.answers, strict=False):
             if len(answer) == 1:  # the rest is beside
-                assert attempt.body is not None
-                attempt.body.future().add_done_callback(lambda body: self._let(partial(self._take_body, attempt, answer, body)))
-                return
-            self._answer(attempt, outcomes.told(answer, None))
-        elif attempt.stop_asked or isinstance(error, rx.TaskCancelledError):
-            self._answer(attempt, Stopped() if attempt.stop_asked else Died("somebody cancelled it in Ray"))
-        else:
-            self._answer(attempt, outcomes.untold(error))
+                sent.beside.future().add_done_callback(partial(self._heard_body, each.attempt, answer))
+            else:
+                self._answer(each.attempt, outcomes.told(answer, None))
+        for each in sent.packed[len(report.answers) :]:  # it has not begun
+            each.attempt.sent = None
+            if each.attempt.stop_asked:
+                self._answer(each.attempt, Stopped(began=False))
+            else:
+                self._send(sent.lot, [each])
 
-    def _take_body(self, attempt: _Attempt, answer: bytes, future: Future[Any]) -> None:
+    def _heard_body(self, attempt: Attempt, answer: bytes, future: Future[Any]) -> None:
+        self._let(partial(self._take_body, attempt, answer, future))
+
+    def _take_body(self, attempt: Attempt, answer: bytes, future: Future[Any]) -> None:
         error = future.exception()
-        self._answer(attempt, outcomes.untold(error) if error is not None else outcomes.told(answer, future.result()))
+        self._answer(attempt, _without_report(attempt, error) if error is not None else outcomes.told(answer, future.result()))
 
-    def _cancel(self, attempt: _Attempt) -> None:
-        if attempt.outcome is not None and attempt.call.key in self._open:
-            ray.cancel(attempt.outcome, force=attempt.kills, recursive=True)
+    def _cancel(self, attempt: Attempt) -> None:
+        if attempt.call.key not in self._open:
+            return
+        if attempt.sent is not None:
+            ray.cancel(attempt.sent.report, force=attempt.sent.lot.remote is not None, recursive=True)
+        elif self._lot(attempt.call).remove(attempt):
+            self._answer(attempt, Stopped(began=False))
 
-    def _answer(self, attempt: _Attempt, outcome: Outcome) -> None:
+    def _answer(self, attempt: Attempt, outcome: Outcome) -> None:
         del self._open[attempt.call.key]
+        attempt.sent = None  # references of Ray must not be left to the garbage collector
         attempt.done(outcome)
 
 
-def _pack(call: TaskCall) -> tuple[bytes, Body | None]:
+def _without_report(attempt: Attempt, error: BaseException) -> Outcome:
+    if attempt.stop_asked:
+        return Stopped()
+    if isinstance(error, rx.TaskCancelledError):
+        return Died("its worker was stopped for the sake of another task, or by somebody else")
+    return outcomes.untold(error)
+
+
+def _pack(attempt: Attempt) -> Packed:
+    call = attempt.call
     task, inputs = call.context.task_id, call.load()
     try:
         encoded = codec.encode(inputs)
@@ -214,4 +242,4 @@ def _pack(call: TaskCall) -> tuple[bytes, Body | None]:
         path = _PARTS.get(error.path[:3], error.path[:3]) + error.path[3:]
         raise ArgumentNotSerializableError(task=task, path=path, type_name=error.type_name, reason=error.reason) from None
     inside, body = pack(encoded)
-    return encode_job(Job(call.context, call.may_grow, inside)), body
+    return Packed(attempt, Job(call.context, call.may_grow, inside), body)
