@@ -136,7 +136,7 @@ class _Executor:
     """Runs the calls that have arrived, one by one, as a thread would. With ``on_loop`` as the event loop does, all of them in one turn,
     in which whoever gets their answers must not block, so that what they save goes into one commit."""
 
-    name, can_kill, slots = "counted", False, 10_000
+    name, can_kill, is_elsewhere, slots = "counted", False, False, 10_000
 
     def __init__(self, threads: SingleThread, *, on_loop: bool) -> None:
         self._threads, self._on_loop = threads, on_loop

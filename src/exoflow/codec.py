@@ -11,7 +11,6 @@ header as well: it says "Ref number i", and ``Encoded.refs`` holds the objects t
 from __future__ import annotations
 
 import copyreg
-import dataclasses
 import functools
 import io
 import pickle
@@ -22,6 +21,7 @@ from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, NoReturn, Self
 
+import msgspec
 from blake3 import blake3
 
 Bytes = bytes | bytearray | memoryview
@@ -45,8 +45,7 @@ class Unreadable(Exception):
     """Sound bytes that cannot be turned into a value in this process."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(msgspec.Struct, frozen=True):
     """A pickled value: ``header`` in protocol 5, its out-of-band ``buffers``, and the ``refs`` it holds, each once. ``size`` is the sum of
     header and buffers in bytes."""
 
@@ -74,29 +73,26 @@ def encode(value: Any) -> Encoded:
             return True
         return False
 
-    refs: dict[str, tuple[int, Any]] = {}
     try:
-        if identities:
-            header = _without_refs(value, pickle.Pickler, refs, out_of_band)
-        else:
-            header = pickle.dumps(value, protocol=5, buffer_callback=out_of_band)
+        if not identities:
+            return Encoded(pickle.dumps(value, protocol=5, buffer_callback=out_of_band), tuple(views))
+        header, refs = _without_refs(value, pickle.Pickler, out_of_band)
     except Exception:
         views.clear()
         try:  # functions and classes without an importable name
-            header = _without_refs(value, _pickler(), refs, out_of_band)
+            header, refs = _without_refs(value, _pickler(), out_of_band)
         except Exception as error:
             raise explain(value, error) from error
-    return Encoded(header, tuple(views), tuple(ref for _, ref in refs.values()))
+    return Encoded(header, tuple(views), refs)
 
 
 def _without_refs(
     value: Any,
     pickler: Any,
-    refs: dict[str, tuple[int, Any]],
     out_of_band: Callable[[pickle.PickleBuffer], bool] | None,
-) -> bytes:
-    """The pickle of ``value``, with each Ref replaced by its number; ``refs`` are collected by identity."""
-    refs.clear()
+) -> tuple[bytes, tuple[Any, ...]]:
+    """The pickle of ``value``, with each Ref replaced by its number; and the Refs."""
+    refs: dict[str, tuple[int, Any]] = {}
 
     def number(ref: Any) -> Any:
         return _ref, (refs.setdefault(identities[type(ref)](ref), (len(refs), ref))[0],)
@@ -107,7 +103,7 @@ def _without_refs(
     # By the descriptor: a table that is set on the object is not looked at where the class has one.
     pickle.Pickler.dispatch_table.__set__(made, {**table, **dict.fromkeys(identities, number)})  # type: ignore[attr-defined]
     made.dump(value)
-    return file.getvalue()
+    return file.getvalue(), tuple(ref for _, ref in refs.values())
 
 
 class _Decoding(threading.local):
@@ -188,8 +184,14 @@ def unbundle(encoded: Encoded) -> Encoded:
     return Encoded(header, tuple(memoryview(each) for each in buffers), refs)
 
 
+def encode_by_value(value: Any) -> Encoded:
+    """As :func:`encode`, with the functions and classes of the main script inside, all in one piece. Raises what pickling raises."""
+    header, refs = _without_refs(value, _pickler(), None)
+    return Encoded(header, (), refs)
+
+
 def _by_value(value: Any) -> bytes:
-    return _without_refs(value, _pickler(), {}, None)
+    return encode_by_value(value).header
 
 
 def _refuse(value: object) -> NoReturn:
@@ -209,14 +211,16 @@ def _pickler() -> Any:
 
 def decode(encoded: Encoded) -> Any:
     """The value of ``encoded``. Its buffers and Refs are shared, not copied. Raises :class:`Unreadable`."""
-    outer = _decoding.refs
-    _decoding.refs = encoded.refs
     try:
-        return pickle.loads(encoded.header, buffers=encoded.buffers)  # noqa: S301 - the store is trusted, see docs/semantics.md
+        if not encoded.refs:
+            return pickle.loads(encoded.header, buffers=encoded.buffers)  # noqa: S301 - the store is trusted, see docs/semantics.md
+        outer, _decoding.refs = _decoding.refs, encoded.refs
+        try:
+            return pickle.loads(encoded.header, buffers=encoded.buffers)  # noqa: S301
+        finally:
+            _decoding.refs = outer
     except Exception as error:
         raise Unreadable(f"{type(error).__name__}: {error}") from error
-    finally:
-        _decoding.refs = outer
 
 
 class _Absent:

@@ -42,6 +42,7 @@ def add_one(x): return x + 1
 with exoflow.Engine(sys.argv[1]) as engine:
     assert engine.run(add_one, 1) == 2
 report()
+assert not exoflow.codec.identities  # or else every value would be searched for Refs
 """
 
 

@@ -22,7 +22,7 @@ from exoflow.core import journal, replay
 from exoflow.core.state import Status
 from exoflow.errors import ExoflowError
 from exoflow.runtime.ownership import life_of
-from exoflow.runtime.values import Saved, Spoiled, fetch
+from exoflow.runtime.values import Saved, Spoiled, fetch, fetch_ref
 from exoflow.store.base import Head, Store
 
 if TYPE_CHECKING:
@@ -273,6 +273,8 @@ def _contents(store: Store, heads: list[Head]) -> Iterator[Check]:
             what = getattr(record, "task", "") or "its definition"
             try:
                 fetch(store, head.workflow_id, Saved(stored, entry.seq, entry.payload))
+                for ref in stored.refs:
+                    fetch_ref(store, ref)
             except (Spoiled, ExoflowError) as error:
                 lost.append(f"{head.workflow_id}/{what} ({error})")
     if broken:

@@ -173,6 +173,8 @@ def _compared(task: str, against: Literal["saved", "again"], before: _Output, no
 
 
 def _fingerprint(value: Any) -> str:
+    if codec.refs_in(value):  # who makes one again makes another
+        return ""
     try:
         return fingerprints.fingerprint(value)
     except codec.NotSerializable:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import msgspec
 
-from exoflow import codec, wiring
+from exoflow import wiring
 from exoflow.client import intake
 from exoflow.client.intake import Dag, Mode, OnExisting, OnFailure
 from exoflow.client.report import WorkflowReport, report, require_task, story
@@ -48,7 +48,7 @@ from exoflow.runtime.ownership import Owner, birth_of, first_epoch, life_of
 from exoflow.runtime.perform import failure_of, result_of
 from exoflow.runtime.recover import OnCodeChange, check_code, decide_cancel, decide_doubt, load, read_end, read_plan, read_records
 from exoflow.runtime.run import Run, WorkflowFuture
-from exoflow.runtime.values import Saved, Values, decode, store_bytes
+from exoflow.runtime.values import Saved, Values, decode
 from exoflow.store.base import Collected, Head, Store
 from exoflow.wiring import Parts
 from exoflow.worker.context import inside_task
@@ -179,17 +179,11 @@ class Engine:
         if name in self._loop.runs:
             raise WorkflowAlreadyExistsError(workflow_id=name, status="RUNNING")
         self._owner.start()
-        stored, payload = store_bytes(
-            self.store,
-            encode_plan(plan),
-            inline_bytes=self.settings.inline_bytes,
-            limit_bytes=self.settings.payload_limit,
-            what=f"the definition and arguments of '{name}'",
-        )
+        values = Values(self.store, name, self._threads)
+        stored, payload, digest = intake.saved(plan, values, self.settings, self._threads)
         epoch = first_epoch(self._host.new_id())
         machine = Machine(replay.new_state(name, life_of(epoch)), plan.graph, checked=self.settings.check_invariants)
-        values, created_ms = Values(self.store, name), self._clock.now_ms()
-        run = Run(name, epoch, machine, plan, values, self._threads, digest=stored.digest.hex(), created_ms=created_ms)
+        run = Run(name, epoch, machine, plan, values, self._threads, digest=digest, created_ms=self._clock.now_ms())
         run.payloads["", 0] = payload
         if not self._loop.enter(run):
             raise WorkflowAlreadyExistsError(workflow_id=name, status="RUNNING")
@@ -205,10 +199,11 @@ class Engine:
         if on_existing == "fail":
             begun = dt.datetime.fromtimestamp(head.created_ms / 1000, dt.UTC).isoformat(sep=" ", timespec="seconds")
             raise WorkflowAlreadyExistsError(workflow_id=name, status=f"{head.status}, begun {begun}")
-        if codec.digest(codec.frame(encode_plan(plan))).hex() != head.digest:
+        encoded = encode_plan(plan)
+        if intake.digest_of(encoded) != head.digest:
             entries = self.store.entries(name)
             before = read_plan(self.store, name, read_records(self.store, name, entries), entries)
-            now: Plan = decode(encode_plan(plan), name)  # pickling may change what a value is made of, and ``before`` has been pickled
+            now: Plan = decode(encoded, name)  # pickling may change what a value is made of, and ``before`` has been pickled
             if before.meaning() != now.meaning():
                 raise WorkflowIdConflictError(workflow_id=name, changed=intake.what_changed(before, now))
         return self._follow(head, on_code_change)
@@ -334,7 +329,7 @@ class Engine:
         future = WorkflowFuture(name, self._threads)
         outcome, saved = read_end(self.store, head)
         if outcome.status == Status.SUCCEEDED:
-            values = Values(self.store, name)
+            values = Values(self.store, name, self._threads)
             if saved is not None:
                 values.saved[outcome.task] = saved
             future.set_result(result_of(values, outcome.task, head))
@@ -423,7 +418,7 @@ class Engine:
             if isinstance(record, journal.TasksWithdrawn) and task in record.tasks:
                 break  # what was saved before is void
             if isinstance(record, journal.OutputSaved) and record.task == task and record.growth is None:
-                values = Values(self.store, name)
+                values = Values(self.store, name, self._threads)
                 values.saved[task] = Saved(record.stored, entry.seq, entry.payload)
                 return result_of(values, task, head)
         raise TaskNotFoundError(workflow_id=name, what="saved output of", task=task, hint="; see exoflow show")

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
 
-from exoflow import fingerprints
+from exoflow import codec, fingerprints
 from exoflow.core import checks
 from exoflow.core.checks import Finding
+from exoflow.core.journal import KeptRef, Stored
 from exoflow.define import registry
 from exoflow.define.dag import Node
-from exoflow.define.plan import Plan, graph_of, make_plan
+from exoflow.define.plan import Plan, encode_plan, graph_of, make_plan
 from exoflow.define.task import Task
 from exoflow.define.workflow import Workflow
 from exoflow.errors import InvalidOptionError, UnsafeWorkflowError, WrongContextError
+from exoflow.runtime.refs import PLAN
+from exoflow.runtime.threads import Threads
+from exoflow.runtime.values import Values, store_bytes, store_ref
+from exoflow.settings import Settings
 from exoflow.worker.context import inside_worker
 
 Dag = Node | Workflow[Any, Any] | Task[Any, Any]
@@ -31,6 +38,35 @@ def check(dag: Dag, /, *args: Any, **kwargs: Any) -> list[Finding]:
         return checks.check(graph_of(dag))
     root, inputs, named = root_of(dag, args, kwargs)
     return checks.check(make_plan(root, inputs, named).graph)
+
+
+def digest_of(plan: codec.Encoded) -> str:
+    """Tells definitions with their arguments apart, by their bytes; and, of Refs, by what they stand for."""
+    return codec.digest((*codec.frame(plan), *(codec.identities[type(ref)](ref).encode() for ref in plan.refs))).hex()
+
+
+def saved(plan: Plan, values: Values, settings: Settings, threads: Threads) -> tuple[Stored, bytes | None, str]:
+    """Where the plan is saved, what of it goes into the journal, and its digest. Its Refs are saved first, and held by ``values``. Raises
+    ArgumentNotSerializableError, PayloadTooLargeError, CheckpointFailedError, RefLostError."""
+    encoded = encode_plan(plan)
+    kept: tuple[KeptRef, ...] = ()
+    if encoded.refs:
+        values.arrive(PLAN, 0, encoded, save=True)
+        values.keep(PLAN, 0)
+        for snapshot in values.refs.snapshots(PLAN, 0, encoded.refs):
+            with contextlib.suppress(Exception):  # save() says it better
+                threads.wait(snapshot)
+        put = partial(store_ref, values.store, "an argument", limit_bytes=settings.payload_limit)
+        kept = values.refs.save(PLAN, 0, encoded.refs, put)
+    stored, payload = store_bytes(
+        values.store,
+        encoded,
+        inline_bytes=settings.inline_bytes,
+        limit_bytes=settings.payload_limit,
+        what=f"the definition and arguments of '{values.workflow_id}'",
+        refs=kept,
+    )
+    return stored, payload, digest_of(encoded) if kept else stored.digest.hex()
 
 
 def root_of(dag: Dag, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Node, tuple[Any, ...], dict[str, Any]]:

@@ -146,6 +146,7 @@ def lose(state: State, task: Task) -> None:
     if not task.present:
         return
     task.present = False
+    state.commands.append(Release(task=task.id))  # whatever is left of it there
     if task.saving is Saving.ENCODING:
         state.set_saving(task, Saving.NOT)
     if task.durable:

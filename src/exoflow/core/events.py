@@ -62,12 +62,14 @@ class TaskStopped(_Event, frozen=True, kw_only=True):
 
 
 class InputsLost(_Event, frozen=True, kw_only=True):
-    """An attempt could not start because outputs that it needs are gone, or their saved bytes fail their digest (``spoiled``)."""
+    """An attempt could not start because outputs that it needs are gone, or their saved bytes fail their digest (``spoiled``). With
+    ``began``, it did start, and may have acted before it found that out."""
 
     task: str
     attempt: int
     lost: tuple[str, ...] = ()
     spoiled: tuple[str, ...] = ()
+    began: bool = False
 
 
 class OutputsLost(_Event, frozen=True, kw_only=True):

@@ -12,14 +12,31 @@ from exoflow.core.spec.graph import Graph, TaskSpec
 RECORD_VERSION = 1
 
 
+class KeptRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A Ref in a saved value: its ``kind``, which ``version`` of what it stands for was saved, and where that is: the framed bytes
+    themselves, or the blob of that name."""
+
+    kind: str
+    version: str
+    data: bytes = b""
+    blob: str | None = None
+
+
 class Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where the bytes of a value are: inline in the entry's payload, or in the blob of that name. ``digest`` is over the framed bytes.
-    ``meaning`` is the fingerprint of a deterministic task's output, to audit a later run against; empty if not taken."""
+    ``meaning`` is the fingerprint of a deterministic task's output, to audit a later run against; empty if not taken.
+    ``refs`` are those that the value holds, in order."""
 
     size: int
     digest: bytes
     blob: str | None = None
     meaning: str = ""
+    refs: tuple[KeptRef, ...] = ()
+
+    @property
+    def blobs(self) -> list[str]:
+        """Every blob that it names."""
+        return [blob for blob in (self.blob, *(ref.blob for ref in self.refs)) if blob is not None]
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):

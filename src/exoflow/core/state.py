@@ -287,6 +287,7 @@ class State:
         "ending",
         "epoch",
         "folding",
+        "losses",
         "lossy",
         "orphans",
         "outcome",
@@ -337,6 +338,7 @@ class State:
         self.lossy = False  # outputs may have been lost before they were saved
         self.unsettled = 0  # nondeterministic tasks without checkpoint: while 0, every graph is safe
         self.stability: Stability
+        self.losses: dict[str, int] = {}  # how often attempts found, while they ran, that what they were given is gone
         self.pauses: dict[str, float] = {}  # back-off of failed attempts whose failure is being recorded
         # worklists
         self.agenda: list[Task] = []

@@ -11,21 +11,25 @@ from typing import Any
 
 from exoflow.core import demand, ending, growth, journal, outcomes, readiness
 from exoflow.core import events as ev
-from exoflow.core.commands import Announce, CancelAccepted, Keep, Release, Save, SetTimer, Stop
+from exoflow.core.commands import Announce, CancelAccepted, Keep, Save, SetTimer, Stop
 from exoflow.core.journal import Failure
 from exoflow.core.spec.annotations import Kind
 from exoflow.core.spec.ids import UNEXECUTED
-from exoflow.core.spec.retry import UNDO_POLICY, delay_s, may_retry
+from exoflow.core.spec.retry import LOSSES_MAX, UNDO_POLICY, delay_s, may_retry
 from exoflow.core.state import Phase, Saving, State, Status, Task
 
 
 def inputs_lost(state: State, task: Task, event: ev.InputsLost) -> None:
-    """The attempt (or the rollback) did not begin; its number is used up."""
+    """The attempt (or the rollback) did not begin, or not get far; its number is used up."""
     undoing = task.phase is Phase.UNDOING
     state.move(task, Phase.UNDO_WAITING if undoing else Phase.WAITING)
-    if not undoing:
+    if not undoing and not event.began:
         _settle_intent(state, task)
     _note_losses(state, event)
+    if event.began and _too_often(state, task):
+        text = f"what its inputs refer to was lost {LOSSES_MAX} times while it ran"
+        outcomes.give_up(state, task, Failure(kind="final", types=("exoflow.errors.RefLostError",), text=text))
+        return
     blocked = state.ending is not None and state.ending.status is Status.BLOCKED
     if blocked:
         demand.release_claims(state, task)
@@ -44,7 +48,8 @@ def _never_began(state: State, task: Task) -> None:
 
 def never_began_and_stopped(state: State, task: Task, event: ev.InputsLost) -> None:
     """It was told to stop before it was known that it could not begin."""
-    _settle_intent(state, task)
+    if not event.began:
+        _settle_intent(state, task)
     _note_losses(state, event)
     outcomes.stopped(state, task, event)
 
@@ -55,6 +60,11 @@ def _note_losses(state: State, event: ev.InputsLost) -> None:
     for name in event.lost:
         if name in state.tasks:
             demand.lose(state, state.tasks[name])
+
+
+def _too_often(state: State, task: Task) -> bool:
+    state.losses[task.id] = state.losses.get(task.id, 0) + 1
+    return task.phase is Phase.WAITING and state.losses[task.id] >= LOSSES_MAX
 
 
 def _settle_intent(state: State, task: Task) -> None:
@@ -80,7 +90,6 @@ def output_unstorable(state: State, task: Task, event: ev.OutputUnstorable) -> N
         if not state.winding_down:
             ending.fail(state, task, event.failure)
             demand.lose(state, task)
-            state.commands.append(Release(task=task.id))
 
 
 def spoiled(state: State, name: str) -> None:

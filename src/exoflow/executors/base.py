@@ -31,6 +31,8 @@ class Executor(Protocol):
     name: str
     can_kill: bool
     """Whether ``stop`` ends a function that does not want to end."""
+    is_elsewhere: bool
+    """Whether functions run in other processes: then what is encoded stays so on its way there."""
     slots: int
     """How many attempts it is worth having submitted at once; the engine keeps the rest back."""
 

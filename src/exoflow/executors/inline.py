@@ -15,6 +15,7 @@ class InlineExecutor:
 
     name = "inline"
     can_kill = False
+    is_elsewhere = False
     slots = 1
 
     def __init__(self) -> None:

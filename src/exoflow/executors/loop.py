@@ -39,6 +39,7 @@ class LoopExecutor:
 
     name = "loop"
     can_kill = False
+    is_elsewhere = False
 
     def __init__(self, slots: int = 10_000, *, grace_s: float = 5.0) -> None:
         self.slots = slots

@@ -23,7 +23,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]
 import msgspec
 
 from exoflow import codec
@@ -54,6 +53,7 @@ class ProcessExecutor:
 
     name = "process"
     can_kill = True
+    is_elsewhere = True
 
     def __init__(self, workers: int | None = None, *, inherit_fds: Sequence[int] = ()) -> None:
         workers = cpus() if workers is None else workers
@@ -216,11 +216,12 @@ class _Worker:
         if not isinstance(received, Returned) or received.value is None:
             return None
         note, body = received.value
-        if note == wire.GROWN:
-            return Grown(body)
         if note == wire.DIED:
             return Died(body.header.decode())
-        return Raised(_decode_error(note)) if note else Returned(body)
+        if note and note != wire.GROWN:
+            return Raised(_decode_error(note))
+        value = task_runner.guard(lambda: codec.unbundle(body))
+        return Grown(value.value) if note and isinstance(value, Returned) else value
 
     def kill(self) -> None:
         """End the worker, whatever it does, and all processes of its group."""
@@ -342,6 +343,10 @@ def _pack(call: TaskCall) -> wire.Parcel:
     inputs = call.load()
     task = call.context.task_id
     body = _encode(inputs, task)
+    if body.refs:
+        from exoflow.refs.carried import bundled_for_elsewhere  # not at the top: where no Ref is known, none is looked for
+
+        body = bundled_for_elsewhere(body, task)
     module, path = place_of(call.function)
     if module == "__main__" and not _main_module():  # a worker could not import it
         module = path = ""
@@ -358,5 +363,5 @@ def _encode(value: Any, task: str) -> Encoded:
         path = _PARTS.get(error.path[:3], error.path[:3]) + error.path[3:] if isinstance(value, tuple) else "the function"
         raise ArgumentNotSerializableError(task=task, path=path, type_name=error.type_name, reason=error.reason) from None
     if b"__main__" in encoded.header and not _main_module():  # the worker could not find it there
-        encoded = Encoded(cloudpickle.dumps(value, protocol=5))
+        encoded = codec.encode_by_value(value)
     return encoded

@@ -16,6 +16,7 @@ class ThreadExecutor:
 
     name = "thread"
     can_kill = False
+    is_elsewhere = False
 
     def __init__(self, workers: int | None = None, *, grace_s: float = 5.0) -> None:
         workers = min(32, cpus() + 4) if workers is None else workers

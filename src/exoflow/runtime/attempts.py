@@ -14,18 +14,26 @@ from typing import Any
 from exoflow import codec, fingerprints
 from exoflow.core import commands as cmd
 from exoflow.core import events as ev
-from exoflow.core.journal import Failure, Stored
+from exoflow.core.journal import Failure, KeptRef, Stored
 from exoflow.core.spec.annotations import Kind
 from exoflow.core.state import Phase
 from exoflow.define.dag import Arguments
 from exoflow.define.plan import Call
 from exoflow.define.task import Task
-from exoflow.errors import EngineBug, ExoflowError, PayloadTooLargeError, StorageFullError, StoreUnavailable, UnresumableTaskError
+from exoflow.errors import (
+    CheckpointFailedError,
+    EngineBug,
+    ExoflowError,
+    PayloadTooLargeError,
+    StorageFullError,
+    StoreUnavailable,
+    UnresumableTaskError,
+)
 from exoflow.runtime.calls import arguments, undo_arguments
 from exoflow.runtime.loop import Job, Loop
 from exoflow.runtime.run import Run
 from exoflow.runtime.values import decode, store_bytes
-from exoflow.worker.attempt import Died, Grown, InputsLost, Outcome, Raised, Returned, Stopped, TaskCall
+from exoflow.worker.attempt import Died, ErrorInfo, Grown, InputsLost, LostInputs, Outcome, Raised, Returned, Stopped, TaskCall
 from exoflow.worker.task_runner import describe
 
 _ENCODE_AT_ONCE_ITEMS = 10_000
@@ -87,7 +95,14 @@ class _Attempt(Job):
         return True
 
     def _load(self) -> Arguments:
-        return arguments(self.run.values, self._call, self.run.inputs(self._command.task))
+        run, task = self.run, self._command.task
+        try:
+            return arguments(run.values, self._call, run.inputs(task), task, as_they_are=self.lane.executor.is_elsewhere)
+        except Exception as error:
+            lost = run.values.refs.lost(error)
+            if lost is None:
+                raise
+            raise LostInputs(lost, str(error), intact=True) from error
 
     def _finished(self, outcome: Outcome) -> None:
         """On the executor's thread: say to the core what came of it."""
@@ -106,6 +121,8 @@ class _Attempt(Job):
             run.errors[task] = outcome.error
         self._loop.perform(run, run.machine.handle(self._event))
         run.values.discard(task, attempt)
+        if run.values.held is not None:
+            run.values.held.settle(run.is_wanted)
 
     def _event_of(self, outcome: Outcome) -> ev.Event:
         task, attempt = self._command.task, self._command.attempt
@@ -113,8 +130,10 @@ class _Attempt(Job):
             return self._returned(outcome)
         if isinstance(outcome, Stopped):
             return ev.TaskStopped(task=task, attempt=attempt)
-        if isinstance(outcome, InputsLost):
-            return ev.InputsLost(task=task, attempt=attempt, lost=outcome.tasks, spoiled=outcome.tasks)
+        lost = _lost(self.run, task, attempt, outcome)
+        if lost is not None:
+            return lost
+        assert isinstance(outcome, (Raised, Died))
         return ev.TaskFailed(task=task, attempt=attempt, failure=_failure(outcome), chance=self._loop.clock.chance())
 
     def _returned(self, outcome: Returned | Grown) -> ev.Event:
@@ -131,7 +150,7 @@ class _Attempt(Job):
                 value = (decode(value, task) if isinstance(value, codec.Encoded) else value, None)
             if (command.save or graph is not None) and _quick(value):
                 encoded = value if isinstance(value, codec.Encoded) else codec.encode(value)
-                if encoded.size <= _AT_ONCE_BYTES:  # what looked small may hold arrays
+                if encoded.size <= _AT_ONCE_BYTES and not encoded.refs:  # what looked small may hold arrays
                     audit = _is_deterministic(run, task) and graph is None
                     with contextlib.suppress(StorageFullError, StoreUnavailable):  # no fault of the task; the saver has more patience
                         stored, run.payloads[task, attempt] = to_bytes(loop, task, value, encoded, audit=audit)
@@ -141,10 +160,27 @@ class _Attempt(Job):
             info = describe(error)
             failure = Failure(kind="unusable", types=(info.type_name, *info.bases), text=info.text, traceback=info.traceback)
             return ev.TaskFailed(task=task, attempt=attempt, failure=failure)
-        run.values.arrive(task, attempt, value)
+        run.values.arrive(task, attempt, value, save=command.save or graph is not None)
         return ev.TaskSucceeded(
             task=task, attempt=attempt, stored=stored, growth=graph, started_ms=self._started_ms, ended_ms=loop.clock.now_ms()
         )
+
+
+def _lost(run: Run, task: str, attempt: int, outcome: Outcome) -> ev.InputsLost | None:
+    """What the core is told of an attempt that failed because inputs, or the data behind their Refs, are gone; None of any other."""
+    if isinstance(outcome, InputsLost):
+        return ev.InputsLost(task=task, attempt=attempt, lost=outcome.tasks, spoiled=() if outcome.intact else outcome.tasks)
+    error = outcome.error or _unpickled(outcome.info) if isinstance(outcome, Raised) and codec.identities else None
+    lost = run.values.refs.lost(error) if error is not None else None
+    return None if lost is None else ev.InputsLost(task=task, attempt=attempt, lost=lost, began=True)
+
+
+def _unpickled(info: ErrorInfo) -> BaseException | None:
+    with contextlib.suppress(codec.Unreadable):
+        copy = codec.decode(codec.Encoded(info.pickled)) if info.pickled is not None else None
+        if isinstance(copy, BaseException):
+            return copy
+    return None
 
 
 def run_task(loop: Loop, run: Run, command: cmd.Run) -> None:
@@ -190,8 +226,9 @@ def undo(loop: Loop, run: Run, command: cmd.Undo) -> None:
         task, attempt = command.task, command.attempt
         if isinstance(outcome, Returned):
             return ev.UndoSucceeded(task=task, attempt=attempt)
-        if isinstance(outcome, InputsLost):
-            return ev.InputsLost(task=task, attempt=attempt, lost=outcome.tasks, spoiled=outcome.tasks)
+        lost = _lost(run, task, attempt, outcome)
+        if lost is not None:
+            return lost
         failure = _failure(outcome) if isinstance(outcome, (Raised, Died)) else Failure(kind="died", types=(), text="stopped")
         return ev.UndoFailed(task=task, attempt=attempt, failure=failure, chance=loop.clock.chance())
 
@@ -278,9 +315,11 @@ def give_up(loop: Loop, run: Run, error: Exception, ended: Job | None = None) ->
     loop.post(run, lambda: loop.abandon(run, fault), ended)
 
 
-def to_bytes(loop: Loop, task: str, value: Any, encoded: codec.Encoded, *, audit: bool) -> tuple[Stored, bytes | None]:
+def to_bytes(
+    loop: Loop, task: str, value: Any, encoded: codec.Encoded, *, audit: bool, refs: tuple[KeptRef, ...] = ()
+) -> tuple[Stored, bytes | None]:
     meaning = ""
-    if audit and encoded.size <= loop.settings.inline_bytes:
+    if audit and not encoded.refs and encoded.size <= loop.settings.inline_bytes:
         with contextlib.suppress(codec.NotSerializable, codec.Unreadable):  # then there is nothing to audit against
             meaning = fingerprints.fingerprint(codec.decode(value) if isinstance(value, codec.Encoded) else value)
     return store_bytes(
@@ -290,11 +329,12 @@ def to_bytes(loop: Loop, task: str, value: Any, encoded: codec.Encoded, *, audit
         limit_bytes=loop.settings.payload_limit,
         what=f"result of '{task}'",
         meaning=meaning,
+        refs=refs,
     )
 
 
-def unsaveable(task: str, call: Call, error: codec.NotSerializable | PayloadTooLargeError) -> Failure:
-    if isinstance(error, PayloadTooLargeError):
-        return Failure(kind="unusable", types=("exoflow.errors.PayloadTooLargeError",), text=str(error))
+def unsaveable(task: str, call: Call, error: codec.NotSerializable | PayloadTooLargeError | CheckpointFailedError) -> Failure:
+    if not isinstance(error, codec.NotSerializable):
+        return Failure(kind="unusable", types=(f"exoflow.errors.{type(error).__name__}",), text=str(error))
     text = f"result of '{task}' ({call.task}) cannot be pickled: at {error.path} ({error.type_name}): {error.reason}"
     return Failure(kind="unusable", types=("exoflow.errors.ResultNotSerializableError", "builtins.TypeError"), text=text)

@@ -6,30 +6,41 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from exoflow import codec
 from exoflow.define.dag import Arguments, Slot, substitute
 from exoflow.define.plan import Call
+from exoflow.errors import RefLostError
 from exoflow.runtime.values import Spoiled, Values
 from exoflow.worker.attempt import LostInputs
 
 
-def arguments(values: Values, call: Call, inputs: tuple[str, ...]) -> Arguments:
-    """The arguments of a task. Raises LostInputs naming the outputs that are not to be had."""
-    if not inputs:
+def arguments(values: Values, call: Call, inputs: tuple[str, ...], reader: str | None = None, *, as_they_are: bool = False) -> Arguments:
+    """The arguments of a task, for the task ``reader``, which is about to run on them. With ``as_they_are``, outputs that are encoded stay
+    so. Raises LostInputs naming the outputs that are not to be had."""
+    if not inputs and not codec.identities:
         return call.args, call.kwargs
-    outputs, lost, reason = [], [], ""
+    outputs, lost, gone, reason = [], [], list[str](), ""
     for task in inputs:
         try:
-            outputs.append(values.load(task))
+            outputs.append(values.load(task, reader, as_it_is=as_they_are))
         except (Spoiled, KeyError) as error:
             lost.append(task)
             reason = str(error)
-    if lost:
-        raise LostInputs(tuple(lost), reason)
+        except RefLostError as error:
+            gone.append(task)
+            reason = str(error)
+    if lost or gone:
+        raise LostInputs(tuple(lost or gone), reason, intact=not lost)
 
-    def fill(slot: Slot) -> Any:
-        return outputs[slot.index]
+    def fill(place: Any) -> Any:
+        if isinstance(place, Slot):
+            return outputs[place.index]
+        return place if reader is None or type(place) not in codec.identities else values.argument(place, reader)
 
-    return substitute(call.args, call.kwargs, fill, (Slot,))
+    filled = substitute(call.args, call.kwargs, fill, (Slot, *codec.identities) if codec.identities else (Slot,))
+    if reader is not None and values.held is not None:
+        values.held.use(inputs, reader)
+    return filled
 
 
 def undo_arguments(

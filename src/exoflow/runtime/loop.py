@@ -89,6 +89,7 @@ class Loop:
     def enter(self, run: Run, *, taken: bool = False) -> bool:
         """Drive ``run`` from now on; False if another of that name is being driven, unless ``run`` was ``taken`` over: then the other is a
         submission that will learn that it is too late. Raises ClosedError."""
+        run.values.beside = self.beside
         if taken:
             self.runs[run.workflow_id] = run
         elif self.runs.setdefault(run.workflow_id, run) is not run:

@@ -16,11 +16,13 @@ from exoflow.core.state import Status
 from exoflow.define.plan import Call
 from exoflow.errors import (
     CheckpointCorruptError,
+    CheckpointFailedError,
     EngineBug,
     ExoflowError,
     Fenced,
     InvalidStateError,
     PayloadTooLargeError,
+    RefLostError,
     RemoteTaskError,
     StorageFullError,
     TaskFailed,
@@ -35,8 +37,9 @@ from exoflow.errors import (
 from exoflow.runtime.attempts import ask, give_up, run_task, stop, to_bytes, undo, unsaveable
 from exoflow.runtime.loop import Loop
 from exoflow.runtime.ownership import birth_of, life_of
+from exoflow.runtime.refs import when_all
 from exoflow.runtime.run import Run
-from exoflow.runtime.values import Saved, Spoiled, Values
+from exoflow.runtime.values import Saved, Spoiled, Values, store_ref
 from exoflow.store.base import Head, Verdict, Write
 
 _TEXT_MAX = 2000
@@ -48,7 +51,7 @@ _FULL_PAUSE_S = 0.5
 
 
 def append(loop: Loop, run: Run, command: cmd.Append) -> None:
-    entries, blobs = [], []
+    entries, blobs = [], list[str]()
     retire: list[int] = []
     create = resumed = False
     for record in command.records:
@@ -69,8 +72,8 @@ def append(loop: Loop, run: Run, command: cmd.Append) -> None:
         elif isinstance(record, journal.RoundsDropped):
             retire += run.pop_entries(record.past)
         entries.append((journal.encode(record), payload))
-        if stored is not None and stored.blob is not None:
-            blobs.append(stored.blob)
+        if stored is not None and (stored.blob is not None or stored.refs):
+            blobs += stored.blobs
     write = Write(
         workflow_id=run.workflow_id,
         epoch=run.epoch,
@@ -119,26 +122,39 @@ def save(loop: Loop, run: Run, command: cmd.Save) -> None:
 
 
 def _save(loop: Loop, run: Run, command: cmd.Save, value: Any, call: Call, *, audit: bool) -> None:
+    def again() -> None:
+        if not run.closed:
+            loop.beside(partial(_save, loop, run, command, value, call, audit=audit))
+
     event: ev.Event
     try:
         encoded = value if isinstance(value, codec.Encoded) else codec.encode(value)
-        stored, payload = to_bytes(loop, command.task, value, encoded, audit=audit)
+        kept: tuple[journal.KeptRef, ...] = ()
+        if encoded.refs:
+            waiting = run.values.refs.snapshots(command.task, command.attempt, encoded.refs)
+            if waiting:
+                when_all(waiting, again)
+                return
+            kept = run.values.refs.save(command.task, command.attempt, encoded.refs, partial(_put_ref, loop, command.task))
+        stored, payload = to_bytes(loop, command.task, value, encoded, audit=audit, refs=kept)
         run.payloads[command.task, command.attempt] = payload
         event = ev.OutputStored(task=command.task, attempt=command.attempt, stored=stored)
-    except (codec.NotSerializable, PayloadTooLargeError) as error:
+    except (codec.NotSerializable, PayloadTooLargeError, CheckpointFailedError) as error:
         event = ev.OutputUnstorable(task=command.task, attempt=command.attempt, failure=unsaveable(command.task, call, error))
     except StorageFullError:  # until there is room again
-
-        def again() -> None:
-            if not run.closed:
-                loop.beside(partial(_save, loop, run, command, value, call, audit=audit))
-
         loop.clock.call_later(_FULL_PAUSE_S, again)
         return
     except Exception as error:  # the store is gone, or a fault of ours
-        give_up(loop, run, error)
-        return
+        lost = run.values.refs.lost(error)
+        if lost is None and not isinstance(error, RefLostError):
+            give_up(loop, run, error)
+            return
+        event = ev.OutputsLost(tasks=tuple({command.task, *(lost or ())}))
     loop.post(run, event)
+
+
+def _put_ref(loop: Loop, task: str, ref: str, data: Any) -> tuple[bytes, str | None]:
+    return store_ref(loop.store, task, ref, data, loop.settings.payload_limit)
 
 
 # --- keeping, telling --------------------------------------------------------------------------------------------------------
@@ -203,6 +219,13 @@ def announce(loop: Loop, run: Run, command: cmd.Announce) -> None:
     if not command.status.ended:
         return
     loop.retire(run)
+    _tell_end(run, command)
+    if run.values.held is not None:
+        outcome = run.machine.state.outcome
+        run.values.held.close(outcome.task if outcome is not None and command.status is Status.SUCCEEDED else None)
+
+
+def _tell_end(run: Run, command: cmd.Announce) -> None:
     if command.status is Status.CANCELLED:
         run.cancelled.reach()
     else:

@@ -27,6 +27,7 @@ from exoflow.errors import (
 )
 from exoflow.runtime.attempts import settle_doubt
 from exoflow.runtime.ownership import life_of
+from exoflow.runtime.refs import PLAN, marks
 from exoflow.runtime.run import Run
 from exoflow.runtime.threads import Threads
 from exoflow.runtime.values import Saved, Spoiled, Values, decode, fetch
@@ -47,15 +48,18 @@ def read_records(store: Store, workflow_id: str, entries: list[Entry]) -> list[j
         raise StoreCorruptError(store=store.url, what=f"the journal of workflow '{workflow_id}' ({error})") from error
 
 
-def read_plan(store: Store, workflow_id: str, records: list[journal.Record], entries: list[Entry]) -> Plan:
-    """The definition that a workflow was submitted with. Raises StoreCorruptError, PayloadUnreadableError."""
+def read_plan(store: Store, workflow_id: str, records: list[journal.Record], entries: list[Entry], values: Values | None = None) -> Plan:
+    """The definition that a workflow was submitted with. With ``values``, its Refs are restored, and held there; otherwise, something that
+    has their identity stands for each. Raises StoreCorruptError, PayloadUnreadableError, and what restoring raises."""
     if not records or not isinstance(records[0], journal.WorkflowBegan):
         raise StoreCorruptError(store=store.url, what=f"the journal of workflow '{workflow_id}' (it has no beginning)")
     try:
+        kept = records[0].plan.refs
         encoded = fetch(store, workflow_id, Saved(records[0].plan, entries[0].seq, entries[0].payload))
+        refs = marks(kept) if values is None else values.refs.restored(PLAN, kept, values.read_ref)
     except Spoiled as error:
         raise StoreCorruptError(store=store.url, what=f"the definition of workflow '{workflow_id}'") from error
-    plan = decode(encoded, workflow_id)
+    plan = decode(codec.Encoded(encoded.header, encoded.buffers, refs), workflow_id)
     if not isinstance(plan, Plan):
         raise PayloadUnreadableError(what=workflow_id, reason="it is not a plan")
     return plan
@@ -81,9 +85,9 @@ def load(store: Store, head: Head, epoch: int, threads: Threads, *, checked: boo
     name = head.workflow_id
     entries = store.entries(name)
     records = read_records(store, name, entries)
-    plan = read_plan(store, name, records, entries)
+    values = Values(store, name, threads)
+    plan = read_plan(store, name, records, entries, values)
     state = replay.fold(name, life_of(epoch), records)
-    values = Values(store, name)
     run = Run(name, epoch, Machine(state, checked=checked), plan, values, threads, digest=head.digest, created_ms=head.created_ms)
     run.next_seq = entries[-1].seq + 1
     for entry, record in zip(entries, records, strict=True):

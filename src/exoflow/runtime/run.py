@@ -15,6 +15,7 @@ from exoflow.define.plan import Plan
 from exoflow.errors import EngineBug, ExoflowError, InvalidStateError
 from exoflow.executors.base import Executor
 from exoflow.runtime.ownership import birth_of, life_of
+from exoflow.runtime.refs import PLAN
 from exoflow.runtime.threads import Threads
 from exoflow.runtime.values import Values
 from exoflow.worker.context import TaskContext
@@ -191,6 +192,11 @@ class Run:
             basis=basis,
             birth=birth_of(self.epoch),
         )
+
+    def is_wanted(self, task: str) -> bool:
+        """Whether somebody needs the output of a task."""
+        state = self.machine.state.tasks.get(task)
+        return task == PLAN or (state is not None and state.claims > 0)
 
     def inputs(self, task: str) -> tuple[str, ...]:
         """Whose outputs fill the slots of a task's arguments."""

@@ -191,6 +191,7 @@ class _Watched:
 
     def __init__(self, executor: Executor, clock: VirtualClock) -> None:
         self.name, self.can_kill, self.slots = executor.name, executor.can_kill, executor.slots
+        self.is_elsewhere = executor.is_elsewhere
         self._executor, self._clock = executor, clock
 
     def submit(self, call: TaskCall, done: Done) -> None:

@@ -70,10 +70,12 @@ class Stopped(msgspec.Struct, frozen=True):
 
 
 class InputsLost(msgspec.Struct, frozen=True):
-    """``load()`` could not get the outputs of ``tasks``; the function did not run. ``reason`` is for people."""
+    """``load()`` could not get the outputs of ``tasks``; the function did not run. ``reason`` is for people. With ``intact``, what is saved
+    of them can be loaded; only what was in memory is gone."""
 
     tasks: tuple[str, ...]
     reason: str
+    intact: bool = False
 
 
 Outcome = Returned | Grown | Raised | Died | Stopped | InputsLost
@@ -83,6 +85,6 @@ Done = Callable[[Outcome], None]
 class LostInputs(Exception):
     """Raised by ``TaskCall.load`` when inputs cannot be had; executors turn it into :class:`InputsLost`."""
 
-    def __init__(self, tasks: tuple[str, ...], reason: str) -> None:
+    def __init__(self, tasks: tuple[str, ...], reason: str, *, intact: bool = False) -> None:
         super().__init__(reason)
-        self.tasks, self.reason = tasks, reason
+        self.tasks, self.reason, self.intact = tasks, reason, intact

@@ -121,7 +121,7 @@ def _unpack(job: Job, body: Encoded, import_main: _ImportMain) -> tuple[Any, ...
         raise WrongContextError(message=f"a worker process could not import the main script: {story}; {hint}") from outcome.error
     try:
         function = codec.decode(codec.parse(job.pickled)) if job.pickled else at(job.module, job.path)
-        args, kwargs = codec.decode(body)
+        args, kwargs = codec.decode(codec.unbundle(body))
     except codec.Unreadable as error:
         raise PayloadUnreadableError(what=f"arguments of {job.context.task_id}", reason=str(error)) from error
     return job, function, args, kwargs
@@ -131,7 +131,8 @@ def _call(job: Job, function: Callable[..., Any], args: tuple[Any, ...], kwargs:
     """The output, pickled, and whether it is the plan of a DAG."""
     outcome = task_runner.returned(task_runner.finish(function(*args, **kwargs)), may_grow=job.may_grow)
     try:
-        return (codec.encode(outcome.plan), True) if isinstance(outcome, Grown) else (codec.encode(outcome.value), False)
+        value, grown = (outcome.plan, True) if isinstance(outcome, Grown) else (outcome.value, False)
+        return codec.bundle(codec.encode(value)), grown
     except codec.NotSerializable as error:
         raise ResultNotSerializableError(
             task=job.context.task_id, path=error.path, type_name=error.type_name, reason=error.reason

@@ -83,7 +83,7 @@ def guard(action: Callable[[], Any]) -> Returned | Raised | InputsLost:
     try:
         return Returned(action())
     except LostInputs as lost:
-        return InputsLost(lost.tasks, lost.reason)
+        return InputsLost(lost.tasks, lost.reason, lost.intact)
     except BaseException as error:
         return raised(error)
 

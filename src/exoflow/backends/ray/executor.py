@@ -41,6 +41,7 @@ class RayExecutor:
 
     name = "ray"
     can_kill = True
+    is_elsewhere = False  # the arguments are decoded here; see shipping
 
     def __init__(self, *, address: str | None = None, slots: int = SLOTS, grace_s: float = 5.0) -> None:
         if type(slots) is not int or slots < 1:

@@ -8,6 +8,8 @@ import msgspec
 
 DEATHS_MAX = 3
 """Worker deaths of one task before it counts as poison."""
+LOSSES_MAX = 20
+"""How often in one life of the engine a task may find, while it runs, that what it was given is gone."""
 UNDO_TRIES_MAX = 5
 """Failed tries of one rollback before a person must look."""
 

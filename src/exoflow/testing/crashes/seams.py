@@ -149,6 +149,7 @@ class StepExecutor:
     difference, but that arguments for a process are copied."""
 
     can_kill = True
+    is_elsewhere = False
     slots = 10_000
 
     def __init__(self, name: str, life: Life, threads: SingleThread, begin: Callable[[TaskCall], Attempt]) -> None:

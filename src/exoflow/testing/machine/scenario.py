@@ -124,11 +124,14 @@ class End(_Step, frozen=True, kw_only=True, tag="end"):
 
 
 class Miss(_Step, frozen=True, kw_only=True, tag="miss"):
-    """An attempt or a rollback cannot begin: inputs that were only in memory are ``lost``, or saved ones turn out damaged."""
+    """An attempt or a rollback cannot begin: inputs that were only in memory are ``lost``, or saved ones turn out damaged. Or an attempt
+    ``began`` before that showed, and may have ``acted``."""
 
     task: str
     attempt: int = 0
     lost: tuple[str, ...] = ()
+    began: bool = False
+    acted: bool = False
 
 
 class RollBack(_Step, frozen=True, kw_only=True, tag="roll back"):

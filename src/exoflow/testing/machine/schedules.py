@@ -154,7 +154,9 @@ class RandomSchedule:
         if attempt.broken:
             return Miss(task=task, attempt=number)
         if attempt.in_memory and self._fault(knobs.miss):
-            return Miss(task=task, attempt=number, lost=(rng.choice(attempt.in_memory),))
+            began = attempt.kind == "run" and rng.random() < 0.5
+            acted = began and rng.random() < 0.5
+            return Miss(task=task, attempt=number, lost=(rng.choice(attempt.in_memory),), began=began, acted=acted)
         if attempt.kind == "undo":
             fails = self._fault(knobs.undo_fails)
             return RollBack(task=task, attempt=number, fails=fails, acted=not fails or rng.random() < 0.5)

@@ -50,6 +50,7 @@ SITUATIONS = frozenset(
         "a zombie commits late",
         "an attempt is stopped",
         "an input is lost before it was read",
+        "an input is lost while it is used",
         "an output cannot be saved",
         "an output is lost while it is being saved",
         "an undoable task waits for its inputs to be recoverable",

@@ -369,6 +369,8 @@ class World:
     def take_miss(self, step: sc.Miss) -> None:
         self.faults += 1
         attempt = self._pop(step)
+        if step.acted:
+            self.outside.act(attempt)
         lost = tuple(name for name in step.lost if name in self.memory)
         for name in lost:
             self._lose_one(name, saving=False)
@@ -378,9 +380,9 @@ class World:
                 if entry is not None:  # it may be another one since: the news is about the task
                     entry.damaged = True
         else:
-            self.reached.add("an input is lost before it was read")
+            self.reached.add("an input is lost " + ("while it is used" if step.began else "before it was read"))
         missing = attempt.broken + lost
-        self.do(ev.InputsLost(task=attempt.task, attempt=attempt.number, lost=missing, spoiled=attempt.broken))
+        self.do(ev.InputsLost(task=attempt.task, attempt=attempt.number, lost=missing, spoiled=attempt.broken, began=step.began))
         unheard = tuple(name for name in lost if name not in self.memory and self.is_present(name))
         if unheard:  # that came too late to be listened to; but the backend says so as well
             self.do(ev.OutputsLost(tasks=unheard))

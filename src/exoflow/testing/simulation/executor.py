@@ -40,6 +40,7 @@ class SimExecutor:
         self._loop_share = loop_share
         self._on_start, self._reach = on_start, reach
         self.name, self.slots, self.can_kill = name, slots, can_kill
+        self.is_elsewhere = False  # functions get what is loaded here
         self._scheduler, self._process, self._grace_s = scheduler, process, grace_s
         self._open: dict[str, _Attempt] = {}
         self._closed = False
