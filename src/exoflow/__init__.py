@@ -38,17 +38,21 @@ if TYPE_CHECKING:
     from exoflow.functions.aws import aws_lambda
     from exoflow.functions.http import http_function
     from exoflow.refs.base import Ref
+    from exoflow.refs.buckets import BucketRef
     from exoflow.refs.files import FileRef
+    from exoflow.refs.keys import KeyRef
     from exoflow.refs.values import SharedRef, ValueRef
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BucketRef",
     "Engine",
     "ExoflowError",
     "FileRef",
     "Finding",
     "InputNode",
+    "KeyRef",
     "Node",
     "Ref",
     "SharedRef",
@@ -85,7 +89,9 @@ __all__ = [
 _LATE = {
     "aws_lambda": "exoflow.functions.aws",
     "http_function": "exoflow.functions.http",
+    "BucketRef": "exoflow.refs.buckets",
     "FileRef": "exoflow.refs.files",
+    "KeyRef": "exoflow.refs.keys",
     "Ref": "exoflow.refs.base",
     "SharedRef": "exoflow.refs.values",
     "ValueRef": "exoflow.refs.values",

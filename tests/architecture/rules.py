@@ -16,7 +16,8 @@ from tests.architecture.house import PACKAGE, File, House
 # --- sizes -----------------------------------------------------------------------------------------------------------------------
 
 FUNCTION_LINES, CORE_FILE_LINES, FILE_LINES, FOLDER_FILES, SEAM_METHODS = 70, 400, 600, 16, 10
-CORE_LINES, SRC_LINES, KIT_LINES = 4_000, 18_000, 15_000
+CORE_LINES, SRC_LINES, ELSEWHERE_LINES, KIT_LINES = 4_000, 17_500, 8_000, 15_000
+ELSEWHERE = ("backends/", "functions/", "ray/", "refs/")
 
 
 def long_functions(house: House) -> list[str]:
@@ -61,11 +62,13 @@ def crowded_folders(house: House) -> list[str]:
 
 def heavy_package(house: House) -> list[str]:
     kit = [file for file in house.src if file.inside.startswith("testing/")]
-    engine = [file for file in house.src if file not in kit]
+    elsewhere = [file for file in house.src if file.inside.startswith(ELSEWHERE)]
+    engine = [file for file in house.src if file not in kit and file not in elsewhere]
     totals = (
         ("src/exoflow/core", house.core, CORE_LINES),
         ("src/exoflow/testing", kit, KIT_LINES),
-        ("src/exoflow without testing", engine, SRC_LINES),
+        ("what runs elsewhere: backends, functions, ray and refs in src/exoflow", elsewhere, ELSEWHERE_LINES),
+        ("the rest of src/exoflow", engine, SRC_LINES),
     )
     return [
         f"{name}: {total} lines together, the limit is {limit}; take something out before something new comes in"

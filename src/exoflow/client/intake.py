@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from exoflow.define.plan import Plan, encode_plan, graph_of, make_plan
 from exoflow.define.task import Task
 from exoflow.define.workflow import Workflow
 from exoflow.errors import InvalidOptionError, UnsafeWorkflowError, WrongContextError
-from exoflow.runtime.refs import PLAN
+from exoflow.runtime.refs import PLAN, when_all
 from exoflow.runtime.threads import Threads
 from exoflow.runtime.values import Values, store_bytes, store_ref
 from exoflow.settings import Settings
@@ -53,9 +53,11 @@ def saved(plan: Plan, values: Values, settings: Settings, threads: Threads) -> t
     if encoded.refs:
         values.arrive(PLAN, 0, encoded, save=True)
         values.keep(PLAN, 0)
-        for snapshot in values.refs.snapshots(PLAN, 0, encoded.refs):
-            with contextlib.suppress(Exception):  # save() says it better
-                threads.wait(snapshot)
+        waiting = values.refs.snapshots(PLAN, 0, encoded.refs)
+        if waiting:
+            ended: Future[None] = Future()
+            when_all(waiting, lambda: ended.set_result(None))
+            threads.wait(ended)
         put = partial(store_ref, values.store, "an argument", limit_bytes=settings.payload_limit)
         kept = values.refs.save(PLAN, 0, encoded.refs, put)
     stored, payload = store_bytes(

@@ -15,7 +15,7 @@ try:
     import obstore
     from obstore.store import from_url
 except ImportError:
-    raise MissingExtraError(feature="BucketRef", extra="bucket") from None
+    raise MissingExtraError(feature="BucketRef", extra="refs") from None
 
 
 class BucketRef(Ref):
