@@ -89,7 +89,7 @@ def encode(value: Any) -> Encoded:
 def _without_refs(
     value: Any,
     pickler: Any,
-    out_of_band: Callable[[pickle.PickleBuffer], bool] | None,
+    out_of_band: Callable[[pickle.PickleBuffer], bool | None] | None,
 ) -> tuple[bytes, tuple[Any, ...]]:
     """The pickle of ``value``, with each Ref replaced by its number; and the Refs."""
     refs: dict[str, tuple[int, Any]] = {}
@@ -188,6 +188,13 @@ def encode_by_value(value: Any) -> Encoded:
     """As :func:`encode`, with the functions and classes of the main script inside, all in one piece. Raises what pickling raises."""
     header, refs = _without_refs(value, _pickler(), None)
     return Encoded(header, (), refs)
+
+
+def encode_with(pickler: Any, value: Any) -> Encoded:
+    """As :func:`encode`, by a class of picklers that derives from cloudpickle's. Raises what pickling raises."""
+    views: list[memoryview] = []
+    header, refs = _without_refs(value, pickler, lambda buffer: views.append(buffer.raw()))
+    return Encoded(header, tuple(views), refs)
 
 
 def _by_value(value: Any) -> bytes:

@@ -37,13 +37,22 @@ identities[CarriedRef] = CarriedRef.id
 
 
 def bundled_for_elsewhere(encoded: Encoded, task: str) -> Encoded:
-    """The arguments of ``task``, with their Refs, for another process: a Ref that means nothing there goes as its data, under its old
-    identity. Raises ArgumentNotSerializableError for what can change and cannot go there, and whatever getting the data raises."""
-    refs = []
+    """The arguments of ``task``, with their Refs inside, for another process, as :func:`for_elsewhere` makes them."""
+    return bundle(for_elsewhere(encoded, task))
+
+
+def for_elsewhere(encoded: Encoded, task: str, native: tuple[type, ...] = ()) -> Encoded:
+    """The arguments of ``task`` for another process: a Ref that means nothing there goes as its data, under its old identity; those of
+    ``native`` types do mean something there. Raises ArgumentNotSerializableError for what can change and cannot go there, and whatever
+    getting the data raises."""
+    refs = list[Any]()
     for ref in encoded.refs:
+        if isinstance(ref, native):
+            refs.append(ref)
+            continue
         adapter = adapter_of(ref)
         if adapter.mutable and not adapter.portable:
             reason = "it can only be used in the process that has it; give this task another executor"
             raise ArgumentNotSerializableError(task=task, path="a Ref", type_name=type(ref).__qualname__, reason=reason)
         refs.append(ref if adapter.portable else CarriedRef(identities[type(ref)](ref), adapter.get(ref)))
-    return bundle(Encoded(encoded.header, encoded.buffers, tuple(refs)))
+    return Encoded(encoded.header, encoded.buffers, tuple(refs))

@@ -169,7 +169,8 @@ class _Attempt(Job):
 def _lost(run: Run, task: str, attempt: int, outcome: Outcome) -> ev.InputsLost | None:
     """What the core is told of an attempt that failed because inputs, or the data behind their Refs, are gone; None of any other."""
     if isinstance(outcome, InputsLost):
-        return ev.InputsLost(task=task, attempt=attempt, lost=outcome.tasks, spoiled=() if outcome.intact else outcome.tasks)
+        tasks = outcome.tasks or (run.values.refs.lost(outcome.error) if outcome.error is not None else ()) or ()
+        return ev.InputsLost(task=task, attempt=attempt, lost=tasks, spoiled=() if outcome.intact else tasks)
     error = outcome.error or _unpickled(outcome.info) if isinstance(outcome, Raised) and codec.identities else None
     lost = run.values.refs.lost(error) if error is not None else None
     return None if lost is None else ev.InputsLost(task=task, attempt=attempt, lost=lost, began=True)

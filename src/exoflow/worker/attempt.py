@@ -71,11 +71,12 @@ class Stopped(msgspec.Struct, frozen=True):
 
 class InputsLost(msgspec.Struct, frozen=True):
     """``load()`` could not get the outputs of ``tasks``; the function did not run. ``reason`` is for people. With ``intact``, what is saved
-    of them can be loaded; only what was in memory is gone."""
+    of them can be loaded; only what was in memory is gone. Without ``tasks``, ``error`` says which Refs are gone."""
 
     tasks: tuple[str, ...]
     reason: str
     intact: bool = False
+    error: BaseException | None = None
 
 
 Outcome = Returned | Grown | Raised | Died | Stopped | InputsLost

@@ -1,4 +1,4 @@
-"""One small Ray for all tests here that need no cluster of their own."""
+"""One small Ray for all tests here."""
 
 from __future__ import annotations
 
@@ -7,13 +7,24 @@ import sys
 
 import pytest
 import ray
+from ray.cluster_utils import Cluster
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 
 @pytest.fixture(scope="session")
-def local_ray():
+def cluster():
+    """A head node with two CPUs, to which this process is connected. Whoever adds nodes takes them away again."""
     os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)  # where test modules are
-    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=200_000_000, log_to_driver=False, logging_level="ERROR")
-    yield
+    quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 200, "health_check_failure_threshold": 3}
+    head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 200_000_000, "_system_config": quick}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield cluster
     ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture
+def local_ray(cluster):
+    """For tests that need no more than the head node."""

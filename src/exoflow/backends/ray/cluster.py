@@ -32,6 +32,12 @@ def enter(address: str | None = None) -> None:
         _users += 1
 
 
+def ensure() -> None:
+    """Be connected as :func:`enter` would, to the end of this process."""
+    if not ray.is_initialized():
+        enter()
+
+
 def leave() -> None:
     """No longer need the connection."""
     global _users, _is_ours  # noqa: PLW0603 - it is a fact about the process

@@ -21,8 +21,10 @@ from exoflow import codec
 from exoflow.backends.ray import cluster, outcomes, shipping
 from exoflow.backends.ray.far_end import Job, decode_report, encode_jobs
 from exoflow.backends.ray.lots import Attempt, Lot, Packed, Sent
+from exoflow.backends.ray.objects import NATIVE
 from exoflow.backends.ray.parcels import pack
 from exoflow.errors import ArgumentNotSerializableError, ClosedError, InvalidOptionError
+from exoflow.refs.carried import for_elsewhere
 from exoflow.worker import task_runner
 from exoflow.worker.attempt import Died, Done, Outcome, Returned, Stopped, TaskCall
 
@@ -41,7 +43,7 @@ class RayExecutor:
 
     name = "ray"
     can_kill = True
-    is_elsewhere = False  # the arguments are decoded here; see shipping
+    is_elsewhere = True
 
     def __init__(self, *, address: str | None = None, slots: int = SLOTS, grace_s: float = 5.0) -> None:
         if type(slots) is not int or slots < 1:
@@ -144,7 +146,7 @@ class RayExecutor:
         except Exception as error:  # whatever Ray raises: it has not taken the task
             self._answer(attempt, outcomes.unavailable(error))
             return
-        if attempt.call.harmless and packed.value.body is None and lot.remote is not None:
+        if attempt.call.harmless and packed.value.parcel is None and lot.remote is not None:
             lot.add(packed.value)
             self._waiting.add(lot)
         else:
@@ -160,8 +162,8 @@ class RayExecutor:
         return lot
 
     def _send(self, lot: Lot, packed: list[Packed]) -> None:
-        note, body = encode_jobs([each.job for each in packed]), packed[0].body
-        given = (note,) if body is None else (note, body)
+        note, parcel = encode_jobs([each.job for each in packed]), packed[0].parcel
+        given = (note,) if parcel is None else (note, parcel)
         try:
             if lot.remote is None:
                 handle = ray.get_actor(lot.options[shipping.ACTOR], lot.options.get(shipping.NAMESPACE))
@@ -189,26 +191,18 @@ class RayExecutor:
             for each in sent.packed:
                 self._answer(each.attempt, _without_report(each.attempt, error))
             return
-        report = decode_report(future.result())
+        told = future.result()
+        answered, refs = told if isinstance(told, tuple) else (told, {})
+        report = decode_report(answered)
         sent.lot.learn(report.longest_s)
-        for each, answer in zip(sent.packed, report.answers, strict=False):
-            if len(answer) == 1:  # the rest is beside
-                sent.beside.future().add_done_callback(partial(self._heard_body, each.attempt, answer))
-            else:
-                self._answer(each.attempt, outcomes.told(answer, None))
+        for index, (each, answer) in enumerate(zip(sent.packed, report.answers, strict=False)):
+            self._answer(each.attempt, outcomes.told(answer, refs.get(index, ()), sent.beside))
         for each in sent.packed[len(report.answers) :]:  # it has not begun
             each.attempt.sent = None
             if each.attempt.stop_asked:
                 self._answer(each.attempt, Stopped(began=False))
             else:
                 self._send(sent.lot, [each])
-
-    def _heard_body(self, attempt: Attempt, answer: bytes, future: Future[Any]) -> None:
-        self._let(partial(self._take_body, attempt, answer, future))
-
-    def _take_body(self, attempt: Attempt, answer: bytes, future: Future[Any]) -> None:
-        error = future.exception()
-        self._answer(attempt, _without_report(attempt, error) if error is not None else outcomes.told(answer, future.result()))
 
     def _cancel(self, attempt: Attempt) -> None:
         if attempt.call.key not in self._open:
@@ -242,5 +236,5 @@ def _pack(attempt: Attempt) -> Packed:
     except codec.NotSerializable as error:
         path = _PARTS.get(error.path[:3], error.path[:3]) + error.path[3:]
         raise ArgumentNotSerializableError(task=task, path=path, type_name=error.type_name, reason=error.reason) from None
-    inside, body = pack(encoded)
-    return Packed(attempt, Job(call.context, call.may_grow, inside), body)
+    inside, parcel = pack(for_elsewhere(encoded, task, NATIVE) if encoded.refs else encoded)
+    return Packed(attempt, Job(call.context, call.may_grow, inside), parcel)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import sys
 import time
@@ -14,16 +13,19 @@ from typing import Any
 import msgspec
 
 from exoflow import codec
-from exoflow.backends.ray.parcels import Body, pack, unpack
-from exoflow.backends.ray.shipping import open_function
+from exoflow.backends.ray.objects import NATIVE, loss_in
+from exoflow.backends.ray.parcels import INLINE_BYTES_MAX, Parcel, unpack
+from exoflow.backends.ray.shipping import by_value, open_function
 from exoflow.codec import Encoded
 from exoflow.errors import PayloadUnreadableError, ResultNotSerializableError, WrongContextError
+from exoflow.refs.base import adapter_of
 from exoflow.worker import task_runner
 from exoflow.worker.attempt import Died, Grown, Raised, Returned, TaskCall
 from exoflow.worker.context import TaskContext
 
-VALUE, PLAN, RAISED, DIED = b"V", b"P", b"R", b"D"
-"""First byte of an outcome. What follows is the value or plan (empty if it is beside), an ErrorInfo, or a reason."""
+VALUE, PLAN, RAISED, DIED, LOST = b"V", b"P", b"R", b"D", b"L"
+"""First byte of an outcome. What follows is the value or plan (empty if it is beside), an ErrorInfo, or a reason. After LOST comes an
+ErrorInfo, too: the function did not run."""
 
 BUDGET_S = 0.01
 """A worker that was given several calls begins none after this time."""
@@ -53,14 +55,22 @@ _decode_jobs = msgspec.msgpack.Decoder(list[Job]).decode
 _instance: ContextVar[Any] = ContextVar("exoflow_ray_actor", default=None)
 
 
-def run(shipped: bytes, note: bytes, body: Body | None = None, instance: Any = None) -> tuple[bytes, Body | None]:
+def run(shipped: bytes, note: bytes, parcel: Parcel | None = None, instance: Any = None) -> tuple[Any, Parcel | None]:
     """Run calls one after the other, until their time is used up or one has returned something large, which goes beside the report.
-    ``instance`` is the actor in whose process this is."""
+    ``instance`` is the actor in whose process this is. With the report go the Refs of each answer, if there are any."""
     began = now = time.perf_counter()
     longest_s, answers, beside = 0.0, list[bytes](), None
+    refs: dict[int, tuple[Any, ...]] = {}
     with _no_retries_of_ray():
         for job in _decode_jobs(note):
-            answer, beside = _run(job, shipped, body, instance)
+            answer, encoded = _run(job, shipped, parcel, instance)
+            if encoded is not None:
+                if encoded.refs:
+                    refs[len(answers)] = encoded.refs
+                if encoded.size > INLINE_BYTES_MAX:
+                    beside = Parcel(encoded.header, encoded.buffers)
+                else:
+                    answer += b"".join(codec.frame(encoded))
             answers.append(answer)
             before, now = now, time.perf_counter()
             longest_s = max(longest_s, now - before)
@@ -69,21 +79,32 @@ def run(shipped: bytes, note: bytes, body: Body | None = None, instance: Any = N
     for stream in (sys.stdout, sys.stderr):  # the worker may be killed at any time, also while idle
         with contextlib.suppress(AttributeError, OSError, ValueError):
             stream.flush()
-    return _encode_report(Report(longest_s, answers)), beside
+    report = _encode_report(Report(longest_s, answers))
+    return (report, refs) if refs else report, beside
 
 
-def _run(job: Job, shipped: bytes, body: Body | None, instance: Any) -> tuple[bytes, Body | None]:
-    """What :func:`outcomes.told` reads."""
-    load = functools.partial(_load, job, shipped, body, instance)
+def _run(job: Job, shipped: bytes, parcel: Parcel | None, instance: Any) -> tuple[bytes, Encoded | None]:
+    """What :func:`outcomes.told` reads, and the value that belongs to it."""
+    began: list[bool] = []
+
+    def load() -> tuple[tuple[Any, ...], dict[str, Any]]:
+        loaded = _load(job, shipped, parcel, instance)
+        began.append(True)
+        return loaded
+
     outcome = task_runner.run(TaskCall(key="", function=_call, load=load, context=job.context))
     if isinstance(outcome, Returned):
         encoded, grown = outcome.value
-        inside, beside = pack(encoded)
-        return (PLAN if grown else VALUE) + inside, beside
+        return PLAN if grown else VALUE, encoded
     if isinstance(outcome, Died):
         return DIED + outcome.reason.encode("utf-8", "backslashreplace"), None
     assert isinstance(outcome, Raised)  # load() does not say here that inputs are lost
-    return RAISED + msgspec.msgpack.encode(outcome.info), None
+    assert outcome.error is not None
+    lost = loss_in(outcome.error, () if parcel is None else parcel.encoded.refs)
+    if lost is None:
+        return RAISED + msgspec.msgpack.encode(outcome.info), None
+    info = msgspec.structs.replace(outcome.info, pickled=codec.encode(lost).header)  # causes do not survive pickling
+    return (RAISED if began else LOST) + msgspec.msgpack.encode(info), None
 
 
 def actor() -> Any:
@@ -96,11 +117,11 @@ def actor() -> Any:
     return found
 
 
-def _load(job: Job, shipped: bytes, body: Body | None, instance: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _load(job: Job, shipped: bytes, parcel: Parcel | None, instance: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of :func:`_call`."""
     try:
         function = open_function(shipped)
-        args, kwargs = codec.decode(unpack(job.arguments, body))
+        args, kwargs = codec.decode(unpack(job.arguments, parcel))
     except codec.Unreadable as error:
         raise PayloadUnreadableError(what=f"arguments of {job.context.task_id}", reason=str(error)) from error
     return (job, function, args, kwargs, instance), {}
@@ -111,11 +132,18 @@ def _call(job: Job, function: Callable[..., Any], args: tuple[Any, ...], kwargs:
     _instance.set(instance)  # of the context that is the call's own
     outcome = task_runner.returned(task_runner.finish(function(*args, **kwargs)), may_grow=job.may_grow)
     try:
-        return (codec.encode(outcome.plan), True) if isinstance(outcome, Grown) else (codec.encode(outcome.value), False)
+        value, grown = (outcome.plan, True) if isinstance(outcome, Grown) else (outcome.value, False)
+        encoded = codec.encode(value)
+        for ref in encoded.refs:
+            if not isinstance(ref, NATIVE) and not adapter_of(ref).portable:
+                raise codec.NotSerializable("a Ref", type(ref).__qualname__, "it can only be used in the process that made it")
+        if encoded.size > INLINE_BYTES_MAX and b"__main__" in encoded.header:  # another worker may have it to load
+            encoded = by_value(value)
     except codec.NotSerializable as error:
         raise ResultNotSerializableError(
             task=job.context.task_id, path=error.path, type_name=error.type_name, reason=error.reason
         ) from None
+    return encoded, grown
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from exoflow.backends.ray.far_end import Job
+from exoflow.backends.ray.parcels import Parcel
 from exoflow.worker.attempt import Done, TaskCall
 
 TOGETHER_S = 0.004
@@ -38,11 +39,11 @@ class Attempt:
 
 
 class Packed(NamedTuple):
-    """An attempt, ready to go. ``body`` is what is too large for the job."""
+    """An attempt, ready to go. ``parcel`` is what does not go into the job."""
 
     attempt: Attempt
     job: Job
-    body: list[Any] | None
+    parcel: Parcel | None
 
 
 class Sent:

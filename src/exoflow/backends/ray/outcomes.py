@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 from ray import exceptions as rx
 
-from exoflow.backends.ray.far_end import DIED, PLAN, RAISED
-from exoflow.backends.ray.parcels import unpack
+from exoflow import codec
+from exoflow.backends.ray.far_end import DIED, LOST, PLAN, RAISED
+from exoflow.backends.ray.parcels import Remote
+from exoflow.codec import Encoded
 from exoflow.errors import ExecutorUnavailable
 from exoflow.worker import task_runner
-from exoflow.worker.attempt import Died, ErrorInfo, Grown, Outcome, Raised, Returned
+from exoflow.worker.attempt import Died, ErrorInfo, Grown, InputsLost, Outcome, Raised, Returned
 
 _NEVER_RAN = (
     rx.RuntimeEnvSetupError,
@@ -26,14 +28,22 @@ _SILENT = "; Ray does not say how: killed (SIGKILL, by the system when memory is
 _decode_error = msgspec.msgpack.Decoder(ErrorInfo).decode
 
 
-def told(answer: bytes, body: Any) -> Outcome:
-    """The outcome that the far end tells. ``body`` is what is beside it, or None."""
+def told(answer: bytes, refs: tuple[Any, ...], beside: Any) -> Outcome:
+    """The outcome that the far end tells. ``refs`` are those of the value; ``beside`` is Ray's reference to it if it is not inside."""
     mark, rest = answer[:1], memoryview(answer)[1:]
-    if mark == RAISED:
-        return Raised(_decode_error(rest))
     if mark == DIED:
         return Died(bytes(rest).decode())
-    encoded = unpack(rest, body)
+    if mark == RAISED:
+        return Raised(_decode_error(rest))
+    if mark == LOST:
+        info = _decode_error(rest)
+        assert info.pickled is not None
+        return InputsLost((), info.text, intact=True, error=codec.decode(Encoded(info.pickled)))
+    if rest:
+        inside = codec.parse(rest)
+        encoded = Encoded(inside.header, inside.buffers, refs)
+    else:
+        encoded = codec.encode(Remote(beside, refs))
     return Grown(encoded) if mark == PLAN else Returned(encoded)
 
 

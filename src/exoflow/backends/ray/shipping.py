@@ -7,7 +7,6 @@ uses. On the worker they are known under the names that they have here.
 from __future__ import annotations
 
 import functools
-import io
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -56,14 +55,11 @@ def ship(function: Callable[..., Any]) -> bytes:
 
 def by_value(value: Any) -> Encoded:
     """``value`` pickled so that nothing of the main script is needed to load it. Raises NotSerializable."""
-    buffers: list[memoryview] = []
-    file = io.BytesIO()
     try:
-        _Pickler(file, protocol=5, buffer_callback=lambda buffer: buffers.append(buffer.raw())).dump(value)
+        return codec.encode_with(_Pickler, value)
     except Exception as error:
         codec.encode(value)  # which says what it is
         raise codec.NotSerializable("the value itself", type(value).__name__, str(error)) from error
-    return Encoded(file.getvalue(), tuple(buffers))
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -101,18 +97,18 @@ def remote(function: Callable[..., Any], shipped: bytes, options: dict[str, Any]
     """The remote function of Ray that runs calls of ``function``; what it is given follows ``shipped`` in :func:`far_end.run`."""
     from exoflow.backends.ray import far_end
 
-    def run(note: bytes, body: Any = None) -> Any:
-        return far_end.run(shipped, note, body)
+    def run(note: bytes, parcel: Any = None) -> Any:
+        return far_end.run(shipped, note, parcel)
 
     run.__name__ = run.__qualname__ = getattr(function, "__name__", "task")
     return ray.remote(**options, **_OURS)(run)
 
 
-def run_on_actor(instance: Any, shipped: bytes, note: bytes, body: Any = None) -> Any:
+def run_on_actor(instance: Any, shipped: bytes, note: bytes, parcel: Any = None) -> Any:
     """What ``__ray_call__`` of an actor is given."""
     from exoflow.backends.ray import far_end
 
-    return far_end.run(shipped, note, body, instance)
+    return far_end.run(shipped, note, parcel, instance)
 
 
 # --- there -----------------------------------------------------------------------------------------------------------------------

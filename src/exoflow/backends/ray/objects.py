@@ -1,0 +1,206 @@
+"""Ray's references as Refs: to objects, which never change, and to actors, which tasks may change.
+
+The engine holds a reference of Ray as long as an output needs it; when it lets go, Ray counts, as always, who else has it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import ray
+from ray import exceptions as rx
+from ray.actor import ActorHandle
+
+from exoflow.backends.ray import cluster
+from exoflow.errors import InvalidOptionError, RefLostError
+from exoflow.refs.base import register
+from exoflow.refs.values import beside
+
+_NAMELESS_LOSSES = (
+    rx.WorkerCrashedError,
+    rx.NodeDiedError,
+    rx.OutOfMemoryError,
+    rx.LocalRayletDiedError,
+    rx.TaskCancelledError,
+    rx.RayActorError,
+)
+"""What Ray raises for an object that was never made, because whoever was to make it is gone. It does not say which object."""
+_ACTOR = re.compile(r"Actor\((.*), ([0-9a-f]+)\)")
+"""What Ray shows of a handle: the one public way to its id."""
+
+
+class _Objects:
+    """The adapter of ``ray.ObjectRef``."""
+
+    kind = f"{__name__}:OBJECTS"
+    mutable = False
+    portable = False
+
+    def id(self, ref: Any) -> str:
+        return str(ref.hex())
+
+    def get(self, ref: Any) -> Any:
+        try:
+            return ray.get(ref)
+        except rx.RayTaskError:  # what was to make it has failed, which is not a loss
+            raise
+        except _NAMELESS_LOSSES as error:
+            raise RefLostError(kind=self.kind, ref=self.id(ref), reason=_first_line(error)) from error
+
+    def checkpoint(self, ref: Any, id: str) -> Future[Any]:  # noqa: A002
+        return beside(lambda: self.get(ref), "ray-object")
+
+    def restore(self, value: Any) -> Any:
+        cluster.ensure()
+        return ray.put(value)
+
+    def lost(self, error: BaseException) -> tuple[str, ...]:
+        if isinstance(error, RefLostError):
+            return (error.ref,) if error.kind == self.kind else ()
+        return (error.object_ref_hex,) if isinstance(error, rx.ObjectLostError) else ()
+
+    def release(self, ref: Any) -> None:
+        """Ray frees the object when nobody has a reference to it any more."""
+
+
+class _Actors:
+    """The adapter of handles of actors. Their class has two methods: ``checkpoint()`` gives the state, ``restore(state)`` takes the place
+    of ``__init__`` in a new actor."""
+
+    kind = f"{__name__}:ACTORS"
+    mutable = True
+    portable = False
+
+    def id(self, ref: Any) -> str:
+        found = _ACTOR.fullmatch(repr(ref))
+        if found is None:
+            raise InvalidOptionError(message=f"{ref!r} is no handle of an actor as this version of ExoFlow knows them")
+        return found[2]
+
+    def get(self, ref: Any) -> Any:
+        return ref
+
+    def checkpoint(self, ref: Any, id: str) -> Future[Any]:  # noqa: A002
+        """The snapshot is taken when this returns, so that whatever calls the actor later comes after it."""
+        lacking = [name for name in ("checkpoint", "restore") if not hasattr(ref, name)]
+        if lacking:
+            name = repr(ref).removeprefix("Actor(").partition(",")[0]
+            raise InvalidOptionError(
+                message=f"actor class {name} has no {' and no '.join(f'{each}()' for each in lacking)}, so it cannot be saved; "
+                f"add both, or set checkpoint=False on the tasks that return such an actor"
+            )
+        snapshot = ref.__ray_call__.options(max_task_retries=0, retry_exceptions=False).remote(_snapshot)
+        ray.wait([snapshot], fetch_local=False)
+        return beside(lambda: ray.get(snapshot), "ray-actor")
+
+    def restore(self, value: Any) -> Any:
+        cluster.ensure()
+        options = value["options"]
+        if options.get("name") is not None and _is_taken(options):
+            del options["name"]  # the actor that had it is still there
+        return ray.remote(**options)(_revived(value["class"])).remote(value["state"])
+
+    def lost(self, error: BaseException) -> tuple[str, ...]:
+        if isinstance(error, RefLostError):
+            return (error.ref,) if error.kind == self.kind else ()
+        if isinstance(error, rx.RayActorError) and error.actor_id and not error.actor_init_failed:
+            return (error.actor_id,)
+        return ()
+
+    def release(self, ref: Any) -> None:
+        """Ray ends the actor when nobody has a handle of it any more."""
+
+
+def _snapshot(actor: Any) -> dict[str, Any]:
+    """On the actor: all that it takes to make it anew."""
+    cls = next(each for each in type(actor).__mro__ if "__ray_call__" not in vars(each))  # Ray derives a class of its own
+    here = ray.get_runtime_context()
+    options: dict[str, Any] = {"num_cpus": 0}
+    for name, amount in here.get_assigned_resources().items():
+        if name in ("CPU", "GPU", "memory"):
+            options[{"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}[name]] = amount
+        elif not name.startswith("node:"):
+            options.setdefault("resources", {})[name] = amount
+    if here.get_actor_name():
+        options |= {"name": here.get_actor_name(), "namespace": here.namespace}
+    if here.runtime_env:
+        options["runtime_env"] = dict(here.runtime_env)
+    state = actor.checkpoint()
+    if inspect.iscoroutine(state):
+        state.close()
+        raise InvalidOptionError(message=f"checkpoint() of actor class {cls.__qualname__} is async; make it a plain method")
+    return {"class": cls, "options": options, "state": state}
+
+
+def _revived(cls: type[Any]) -> type[Any]:
+    def __init__(self: Any, state: Any) -> None:  # noqa: N807
+        self.restore(state)
+
+    if "__exoflow_revived__" in vars(cls):
+        return cls
+    return type(cls.__name__, (cls,), {"__init__": __init__, "__module__": cls.__module__, "__exoflow_revived__": True})
+
+
+def _is_taken(options: dict[str, Any]) -> bool:
+    try:
+        ray.get_actor(options["name"], options["namespace"])
+    except ValueError:
+        return False
+    return True
+
+
+OBJECTS, ACTORS = _Objects(), _Actors()
+NATIVE = (ray.ObjectRef, ActorHandle)
+"""Types that mean the same in every process of the cluster."""
+register(OBJECTS, ray.ObjectRef)
+register(ACTORS, ActorHandle)
+
+
+# --- which Ref is gone -----------------------------------------------------------------------------------------------------------
+
+
+def loss_in(error: BaseException, refs: Sequence[Any]) -> RefLostError | None:
+    """The Ref of Ray that ``error``, or one of its causes, says is gone. Where Ray does not say which, it is one of ``refs`` that is."""
+    objects = [ref for ref in refs if isinstance(ref, ray.ObjectRef)]
+    actors = {ACTORS.id(ref) for ref in refs if isinstance(ref, ActorHandle)}
+    nameless = False
+    for each in _causes(error):
+        if isinstance(each, RefLostError):
+            return each
+        for adapter in (OBJECTS, ACTORS):
+            for lost in adapter.lost(each):
+                if adapter is OBJECTS or lost in actors or not objects:
+                    return RefLostError(kind=adapter.kind, ref=lost, reason=_first_line(each))
+        nameless |= isinstance(each, _NAMELESS_LOSSES)
+    if not nameless or not objects:
+        return None
+    for ref in ray.wait(objects, num_returns=len(objects), timeout=0, fetch_local=False)[0]:
+        try:
+            OBJECTS.get(ref)
+        except RefLostError as found:
+            return found
+        except rx.RayError as other:
+            found_in = loss_in(other, ())
+            if found_in is not None:
+                return found_in
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    stack: list[Any] = [error]
+    while stack:
+        here = stack.pop()
+        if isinstance(here, BaseException) and id(here) not in seen:
+            seen.add(id(here))
+            yield here
+            stack += [here.__context__, here.__cause__, getattr(here, "cause", None)]
+            stack += here.exceptions if isinstance(here, BaseExceptionGroup) else ()
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
