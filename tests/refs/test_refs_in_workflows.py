@@ -342,6 +342,33 @@ def test_what_is_lost_again_and_again_ends_the_workflow():
         engine.run(look.bind(count_from.bind(1)))
 
 
+@exoflow.task(can_rollback=True, deterministic=True, checkpoint=False)
+def look_inside(given: Any, _name: str) -> Any:
+    fault()
+    return given["cell"].get()
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_two_that_find_the_same_loss_at_once_both_run_again(saved):
+    both = threading.Barrier(2)
+
+    def lose_together(*_: Any) -> None:
+        both.wait(10)
+        CELLS.clear()
+        both.wait(10)
+
+    FAULTS.extend([lose_together] * 2)
+    made = make.options(checkpoint=saved, deterministic=True).bind(4)
+    with Engine("memory:") as engine:
+        readers = [look_inside.options(name=name).bind(made, name) for name in "ab"]
+        assert engine.run(sum_up.bind(readers)) == 8
+
+
+@exoflow.task(can_rollback=True, deterministic=True, checkpoint=False)
+def sum_up(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
 def test_the_error_of_another_workflows_ref_is_an_ordinary_error():
     def other(*_: Any) -> None:
         Cell("of another").get()

@@ -267,7 +267,8 @@ class Refs:
         return self._restored(PLAN, kept, read, reader).ref
 
     def lost(self, error: BaseException) -> tuple[str, ...] | None:
-        """The tasks whose outputs in memory hold what ``error`` says is gone; None if it says so of nothing that this workflow holds."""
+        """The tasks whose outputs in memory hold what ``error`` says is gone; None if it says so of nothing that this workflow holds, or
+        held until somebody else found it lost."""
         gone = lost_in(error)
         if not gone:
             return None
@@ -276,12 +277,13 @@ class Refs:
             for version, (future, _) in list(self._back.items()):
                 if _is_there(future) and future.result().identity in known:
                     del self._back[version]
+            is_ours = bool(known) or not gone.isdisjoint(self._gone)
             self._gone.update(known)
         for holders in known.values():
             for holder in holders:
                 if isinstance(holder, tuple) and holder[0] == "back":
                     self.drop(holder)
-        return tuple({holder: None for holders in known.values() for holder in holders if isinstance(holder, str)}) if known else None
+        return tuple({holder: None for holders in known.values() for holder in holders if isinstance(holder, str)}) if is_ours else None
 
 
 def _version(adapter: RefAdapter, identity: str, task: str, attempt: int) -> str:
