@@ -28,11 +28,14 @@ def _link(state: State, graph: Graph, parent: Task | None, scope: str) -> dict[s
     tasks: dict[str, Task] = {}
     readers: dict[Task, list[Task]] = {}
     before: dict[Task, list[Task]] = {}
+    shared: dict[tuple[Task, ...], tuple[Task, ...]] = {}  # those that many have: of a wide DAG, half of what the collector has to walk
     for spec in graph.tasks:
         task = Task(f"{scope}/{spec.id}" if scope else spec.id, terms_of(spec), parent)
         reads = tuple([tasks[up] for up in spec.reads])
         after = tuple([tasks[up] for up in spec.after])
-        task.follow((parent, *reads) if parent is not None else reads, after)
+        if parent is not None:
+            reads = (parent, *reads)
+        task.follow(shared.setdefault(reads, reads), after)
         for up in task.reads:
             readers.setdefault(up, []).append(task)
         for up in after:
@@ -40,6 +43,7 @@ def _link(state: State, graph: Graph, parent: Task | None, scope: str) -> dict[s
         tasks[spec.id] = state.add(task)
     for up, found in readers.items():
         up.readers += tuple(found)
+        up.readers = shared.setdefault(up.readers, up.readers)
     for up, found in before.items():
         up.before += tuple(found)
     return tasks

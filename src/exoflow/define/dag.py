@@ -8,6 +8,8 @@ import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
+import msgspec
+
 from exoflow.errors import ForeignNodeError, SignatureError, WrongContextError
 
 if TYPE_CHECKING:
@@ -127,13 +129,11 @@ class InputNode:
         )
 
 
-class Slot:
-    """The place of an output in the arguments of a task: the ``index``-th of what it reads."""
+class Slot(msgspec.Struct, frozen=True, gc=False):
+    """The place of an output in the arguments of a task: the ``index``-th of what it reads. Unknown to the garbage collector, which so lets
+    go of arguments that hold nothing else but numbers and text."""
 
-    __slots__ = ("index",)
-
-    def __init__(self, index: int) -> None:
-        self.index = index
+    index: int
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Slot, (self.index,)
