@@ -171,8 +171,9 @@ class Values:
         if isinstance(value, Encoded):
             if as_it_is and b"__main__" not in value.header:
                 return codec.Nested(value)
+            refs = value.refs
             value = decode(value, f"{self.workflow_id}/{task}")
-            if task in self._present:
+            if task in self._present and not refs:  # what a Ref stands for may be large, and shall stay where it is
                 self._present[task] = value  # for the next reader
         return value
 
