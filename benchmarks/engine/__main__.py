@@ -1,5 +1,7 @@
 """``python -m benchmarks.engine P4 --folder SCRATCH``: see ``benchmarks/reading.py``."""
 
+import importlib.util
+
 from benchmarks.engine import commit_rule, crowds, footprint, functions, growth, large_data, latency, recovery
 from benchmarks.reading import serve
 
@@ -19,6 +21,11 @@ GROUPS = {
     "P15": commit_rule.overhead,
     "F1": functions.call,
 }
+
+if importlib.util.find_spec("ray"):
+    from benchmarks.engine import on_ray
+
+    GROUPS["P7"] = on_ray.tasks
 
 if __name__ == "__main__":
     serve(GROUPS)
