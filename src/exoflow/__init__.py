@@ -37,6 +37,7 @@ from exoflow.worker.context import TaskContext, current_task
 if TYPE_CHECKING:
     from exoflow.functions.aws import aws_lambda
     from exoflow.functions.http import http_function
+    from exoflow.ray.options import options
     from exoflow.refs.base import Ref
     from exoflow.refs.buckets import BucketRef
     from exoflow.refs.files import FileRef
@@ -75,6 +76,7 @@ __all__ = [
     "get_status",
     "http_function",
     "list_all",
+    "options",
     "resume",
     "resume_all",
     "run",
@@ -89,6 +91,7 @@ __all__ = [
 _LATE = {
     "aws_lambda": "exoflow.functions.aws",
     "http_function": "exoflow.functions.http",
+    "options": "exoflow.ray.options",
     "BucketRef": "exoflow.refs.buckets",
     "FileRef": "exoflow.refs.files",
     "KeyRef": "exoflow.refs.keys",

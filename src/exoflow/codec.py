@@ -62,8 +62,9 @@ identities: dict[type, Callable[[Any], str]] = {}
 """The types whose objects are Refs, and what tells whether two of those are the same (``exoflow.refs`` fills it)."""
 
 
-def encode(value: Any) -> Encoded:
-    """Pickle ``value``. Raises :class:`NotSerializable`, or whatever a ``__reduce__`` of the user raises wrapped in it."""
+def encode(value: Any, *, by_value: bool = False) -> Encoded:
+    """Pickle ``value``. With ``by_value``, so that nothing of the main script is needed to load it. Raises :class:`NotSerializable`, or
+    whatever a ``__reduce__`` of the user raises wrapped in it."""
     views: list[memoryview] = []
 
     def out_of_band(buffer: pickle.PickleBuffer) -> bool:
@@ -74,9 +75,9 @@ def encode(value: Any) -> Encoded:
         return False
 
     try:
-        if not identities:
+        if not identities and not by_value:
             return Encoded(pickle.dumps(value, protocol=5, buffer_callback=out_of_band), tuple(views))
-        header, refs = _without_refs(value, pickle.Pickler, out_of_band)
+        header, refs = _without_refs(value, _pickler() if by_value else pickle.Pickler, out_of_band)
     except Exception:
         views.clear()
         try:  # functions and classes without an importable name

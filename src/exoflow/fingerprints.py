@@ -89,6 +89,11 @@ def _feed_object(value: Any, put: Callable[[Bytes], object], seen: dict[int, int
     if identity is not None:
         put(f"R{identity(value)};".encode())
         return
+    meaning = getattr(value, "__exoflow_meaning__", None)
+    if meaning is not None:  # what it is made of may differ, and mean the same
+        put(b"m")
+        _feed(meaning(), put, seen)
+        return
     if isinstance(value, (bytearray, memoryview, pickle.PickleBuffer)):
         raw = memoryview(value).cast("B")
         put(b"B%d:" % raw.nbytes)
