@@ -281,7 +281,8 @@ class _SideCall(Job):
             missing = UnresumableTaskError(task=self._name or call.task, location="an unknown place")
             self._loop.beside(lambda: self._finished(Raised(describe(missing), missing)))
             return True
-        load = partial(undo_arguments, run.values, call, run.inputs(self._command.task), found.function, function)
+        task = self._command.task
+        load = partial(undo_arguments, run.values, call, run.inputs(task), found.function, function, task)
         run.live[self.key] = self.lane.executor
         self.lane.executor.submit(
             TaskCall(

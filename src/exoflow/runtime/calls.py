@@ -44,10 +44,15 @@ def arguments(values: Values, call: Call, inputs: tuple[str, ...], reader: str |
 
 
 def undo_arguments(
-    values: Values, call: Call, inputs: tuple[str, ...], function: Callable[..., Any], undo: Callable[..., Any]
+    values: Values,
+    call: Call,
+    inputs: tuple[str, ...],
+    function: Callable[..., Any],
+    undo: Callable[..., Any],
+    reader: str | None = None,
 ) -> Arguments:
-    """Those arguments of the task that its rollback function takes, by name."""
-    args, kwargs = arguments(values, call, inputs)
+    """Those arguments of the task ``reader`` that its rollback function takes, by name, as the task got them."""
+    args, kwargs = arguments(values, call, inputs, reader)
     bound = inspect.signature(function).bind(*args, **kwargs)
     bound.apply_defaults()
     given: dict[str, Any] = {}

@@ -362,7 +362,10 @@ class Chronicle:
             self._judge_success(result, reference)
 
     def _check_thrift(self) -> None:
-        """I10: nobody but who raises, hangs or dies was called twice when nothing else went wrong."""
+        """I10: nobody but who raises, hangs or dies was called twice when nothing else went wrong. (Who raised after it was given what it
+        could change gets that anew, and so others may be called again.)"""
+        if any(self._find(path).does == "hold" for path in self.counts):
+            return
         for path, calls in self.counts.items():
             if calls > 1 and self._find(path).does not in ("raise", "hang", "die"):
                 self.violated("I10", f"'{path}' was called {calls} times, and nothing had gone wrong")

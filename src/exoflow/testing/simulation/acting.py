@@ -11,6 +11,7 @@ from exoflow.define.dag import Node
 from exoflow.define.task import Task, task
 from exoflow.testing.oracle import Chronicle, Execution, StaleAttempt, Value, digest_of, grown
 from exoflow.testing.simulation import situations
+from exoflow.testing.simulation.cells import Cell, Cells, Changing, cells_in
 from exoflow.testing.simulation.scenario import Dag, TaskLine
 from exoflow.testing.simulation.scheduler import Killed, Scheduler, Strand
 from exoflow.worker.context import TaskContext, current_task
@@ -34,6 +35,7 @@ class Stage:
         self.watch: Callable[[TaskContext], None] = lambda _: None
         """Is told of each attempt that is about to have an effect that must not happen twice."""
         self._draws = 0
+        self.cells = Cells(scheduler, point)
         self.doing: dict[Strand, str] = {}
         """What a crash now would come between, by strand."""
 
@@ -43,13 +45,29 @@ class Stage:
         context = current_task()
         chronicle, spec = self.chronicles[context.workflow_id], self.specs[context.workflow_id][path]
         values = self._given(spec, path, parent, inputs)
+        durable = self.durable(chronicle) if spec.kind == "committing" else set[str]()  # by now, however long it takes until it acts
         self._happen("task")
-        durable = functools.partial(self.durable, chronicle)
-        execution = chronicle.begins(path, context.task_id, context.epoch, context.attempt, values, durable)
+        execution = chronicle.begins(path, context.task_id, context.epoch, context.attempt, values, lambda: durable)
         with self._doing(situations.BEFORE_EFFECT):
             self._behave(chronicle, spec, execution, context)
             self._happen("task.acted")
-        return self._output(chronicle, spec, execution, values)
+        for cell in cells_in(inputs):  # what is lost only now is lost after the effect
+            cell.get()
+        return self._referred(spec, inputs, self._output(chronicle, spec, execution, values))
+
+    def _referred(self, spec: TaskLine, inputs: tuple[Any, ...], output: Any) -> Any:
+        """The output of a task that passes it by reference."""
+        if spec.does == "refer":
+            made = self.cells.new(output, mutable=False)
+            return [made, {"again": made}]
+        if spec.does == "hold":
+            return self.cells.new(output, mutable=True)
+        if spec.does == "change":
+            cell = next(each for each in cells_in(inputs) if isinstance(each, Changing))
+            cell.put(output)
+            self._happen("ref.changed")
+            return cell
+        return output
 
     @contextmanager
     def _doing(self, what: str) -> Iterator[None]:
@@ -189,6 +207,8 @@ def values_in(given: Any, path: str) -> Iterator[Value]:
     """The values in the output of ``path``; a failure that was caught, and an output that nobody knows, are values of their own kind."""
     if isinstance(given, Value):
         yield given
+    elif isinstance(given, Cell):
+        yield from values_in(given.get(), path)
     elif isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], BaseException):
         draw = f"!{type(given[1]).__name__}"
         yield Value(path, draw, digest_of(path, draw, ()), {path: draw})
@@ -202,6 +222,13 @@ def values_in(given: Any, path: str) -> Iterator[Value]:
                 yield from values_in(each, path)
     else:
         raise AssertionError(f"the output of {path} came as {given!r:.200}")
+
+
+def peeked(given: Any) -> Any:
+    """An output with what its Refs refer to in their place, for the judge."""
+    if isinstance(given, Cell):
+        return given.peek()
+    return type(given)(map(peeked, given)) if type(given) in (list, tuple) else given
 
 
 class Here:

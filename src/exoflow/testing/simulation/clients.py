@@ -25,7 +25,7 @@ from exoflow.errors import (
 )
 from exoflow.runtime.threads import Signal
 from exoflow.testing.simulation import situations
-from exoflow.testing.simulation.acting import nodes, values_in
+from exoflow.testing.simulation.acting import nodes, peeked, values_in
 from exoflow.testing.simulation.executor import SimExecutor
 from exoflow.testing.simulation.scenario import Operation
 from exoflow.testing.simulation.scheduler import Killed, Process
@@ -239,7 +239,7 @@ class Client:
         except WorkflowFailed as error:
             simulation.told(name, error)
         else:
-            simulation.told(name, list(values_in(value, simulation.lines[name].dag.root.name)))
+            simulation.told(name, list(values_in(peeked(value), simulation.lines[name].dag.root.name)))
 
     def _cancel(self, engine: Engine) -> None:
         self._note_where(engine)

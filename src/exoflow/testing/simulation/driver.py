@@ -30,8 +30,8 @@ from exoflow.runtime.recover import read_end
 from exoflow.settings import Settings
 from exoflow.store.base import Head, Write
 from exoflow.testing.oracle import Chronicle, Execution, Value, Violation
-from exoflow.testing.simulation import situations
-from exoflow.testing.simulation.acting import HERE, Stage, values_in
+from exoflow.testing.simulation import cells, situations
+from exoflow.testing.simulation.acting import HERE, Stage, peeked, values_in
 from exoflow.testing.simulation.clients import HELPABLE, RESUMES_MAX, Client, Slot
 from exoflow.testing.simulation.executor import SimExecutor
 from exoflow.testing.simulation.scenario import Dag, Fault, Scenario
@@ -185,8 +185,18 @@ class Simulation(Watcher):
             blob = stored[2] if len(stored) > 2 else None
             data = self.disk.originals.get(blob) or self.disk.blobs._blobs.get(blob) if blob else payload  # noqa: SLF001 - the judge sees all
             if data is not None:
-                found.update(value.digest for value in _all_values(codec.decode(codec.parse(bytearray(data)))))  # a plan holds its parent's
+                refs = [self._behind(ref) for ref in (stored[4] if len(stored) > 4 else ())]
+                encoded = codec.parse(bytearray(data))
+                whole = codec.decode(codec.Encoded(encoded.header, encoded.buffers, tuple(refs)))
+                found.update(value.digest for value in _all_values((whole, refs)))  # a plan holds its parent's
         return found
+
+    def _behind(self, ref: Any) -> Any:
+        """What the checkpoint of a saved Ref gave."""
+        _, _, data, blob = ref
+        if blob:
+            data = self.disk.originals.get(blob) or self.disk.blobs._blobs.get(blob)  # noqa: SLF001 - the judge sees all
+        return codec.decode(codec.parse(bytearray(data))) if data else None
 
     # --- faults --------------------------------------------------------------------------------------------------------------
 
@@ -243,7 +253,7 @@ class Simulation(Watcher):
         if fault is None:
             return ""
         self.scheduler.note(f"{at}: {fault.do}")
-        if fault.do in ("raise", "die"):
+        if fault.do in ("raise", "die", "lose", "lose_all"):
             return fault.do
         if fault.do == "hang":
             self.scheduler.park(fault.much)
@@ -466,7 +476,7 @@ class Simulation(Watcher):
                     if ended.undone:
                         self.reach(situations.CANCELLED_UNDONE if head.status == Status.CANCELLED else situations.UNDO_ON_FAILURE)
                 if head.status == Status.SUCCEEDED:
-                    result = list(values_in(engine.get_output(name), self.lines[name].dag.root.name))
+                    result = list(values_in(peeked(engine.get_output(name)), self.lines[name].dag.root.name))
             except DAMAGE as error:
                 self.beyond_repair(name, error)
                 continue
@@ -486,6 +496,7 @@ class Simulation(Watcher):
     def run(self) -> Outcome:
         """From the first step to the verdict."""
         HERE.stage = self.stage
+        cells.HERE.cells = self.stage.cells
         log = logging.getLogger("exoflow")
         level = log.level
         log.setLevel(logging.CRITICAL)

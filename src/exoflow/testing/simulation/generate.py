@@ -30,6 +30,9 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "task": ("crash", "raise", "die", "hang", "pause", "power", "jump"),
     "effect": ("crash", "raise", "die", "hang", "pause"),
     "task.acted": ("crash", "die", "hang", "pause", "power"),
+    "ref.get": ("lose", "lose", "lose_all"),
+    "ref.checkpoint": ("lose",),
+    "ref.changed": ("raise", "die", "crash", "hang"),
     "undo": ("crash", "raise", "die", "hang", "pause"),
     "undo.done": ("crash", "raise", "die", "pause"),
     "ask": ("crash", "raise", "die"),
@@ -45,6 +48,8 @@ _WEIGHTS = {
     "task.acted": 4,
     "undo": 2,
     "undo.done": 2,
+    "ref.get": 2,
+    "ref.changed": 2,
     "moment": 6,
     "blob.put": 2,
     "entries": 2,
@@ -141,7 +146,24 @@ def _dag(rng: random.Random, size: int, *, depth: int) -> Dag:
         if depth and index == size - 1:  # its failure, or no output, would stand for its parent's, and nobody could tell whose it is
             line = msgspec.structs.replace(line, catch=False, on_unknown="retry")
         lines.append(line)
-    return Dag(tasks=tuple(lines))
+    return Dag(tasks=tuple(_with_changes(rng, lines) if not depth and (shape == "chain" or rng.random() < 0.3) else lines))
+
+
+def _with_changes(rng: random.Random, lines: list[TaskLine]) -> list[TaskLine]:
+    """Some tasks pass on what each of them changes. Whoever reads that must be the only one."""
+    often = rng.choice((0.3, 0.9))
+    readers = {line.name: [other for other in lines if line.name in other.reads] for line in lines}
+    changed = {line.name: line for line in lines}
+    for line in lines:
+        before = changed[line.name]
+        if before.does in ("return", "nest", "big", "refer") and not before.catch and before.on_unknown == "retry":
+            up = changed[line.reads[0]] if len(line.reads) == 1 else None
+            goes_on = up is not None and up.does in ("hold", "change") and len(readers[up.name]) == 1
+            if goes_on and rng.random() < often:
+                changed[line.name] = msgspec.structs.replace(before, does="change")
+            elif len(readers[line.name]) == 1 and rng.random() < often:
+                changed[line.name] = msgspec.structs.replace(before, does="hold")
+    return list(changed.values())
 
 
 def _ups(rng: random.Random, shape: str, names: list[str], index: int, size: int) -> list[str]:
@@ -180,8 +202,10 @@ def _line(rng: random.Random, name: str, reads: tuple[str, ...], after: tuple[st
 
 def _behaviour(rng: random.Random, fields: dict[str, Any], depth: int) -> dict[str, Any]:
     chance = rng.random()
-    if chance < 0.60:
+    if chance < 0.52:
         return {}
+    if chance < 0.60:
+        return {"does": "refer"}
     if chance < 0.605 and fields["deterministic"]:
         return {"does": "lie"}
     if chance < 0.66:

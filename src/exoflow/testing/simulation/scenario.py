@@ -8,15 +8,16 @@ from typing import Literal
 import msgspec
 
 Kind = Literal["internal", "undoable", "committing"]
-Does = Literal["return", "nest", "big", "raise", "hang", "die", "grow", "map", "lie"]
+Does = Literal["return", "nest", "big", "refer", "hold", "change", "raise", "hang", "die", "grow", "map", "lie"]
 
 
 class TaskLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One task: its annotations, and how its function behaves.
 
-    ``does``: ``nest`` returns its inputs inside its value, ``big`` a value that is saved as a blob; ``raise``, ``hang`` and ``die``
-    misbehave in the first ``times`` executions (after the effect if ``late``), and then return; ``grow`` returns one of the sub-workflows
-    ``grows`` (which one, its draw says), ``map`` a fan-out over up to three items; ``lie`` draws although it is annotated deterministic.
+    ``does``: ``nest`` returns its inputs inside its value, ``big`` a value that is saved as a blob; ``refer`` a Ref to its value, ``hold``
+    one to what others change, ``change`` changes what its one input refers to, and returns that; ``raise``, ``hang`` and ``die`` misbehave
+    in the first ``times`` executions (after the effect if ``late``), and then return; ``grow`` returns one of the sub-workflows ``grows``
+    (which one, its draw says), ``map`` a fan-out over up to three items; ``lie`` draws although it is annotated deterministic.
     """
 
     name: str
