@@ -24,8 +24,8 @@ DECISIONS = (
         name="own_ancestors_only",
         breaks="whether a charge may be made is judged by its own ancestors, not by what else they are still needed for",
         module="exoflow.core.stability",
-        old="if getattr(down, _SLOT[wanted]) is not True:",
-        new="if not down.durable and getattr(down, _SLOT[wanted]) is not True:",
+        old="known = getattr(down, _SLOT[wanted])\n                if known is not True:",
+        new="known = getattr(down, _SLOT[wanted])\n                if not down.durable and known is not True:",
     ),
     Mutant(
         name="shape_need_not_be_saved",
