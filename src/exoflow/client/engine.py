@@ -188,6 +188,7 @@ class Engine:
         if not self._loop.enter(run):
             raise WorkflowAlreadyExistsError(workflow_id=name, status="RUNNING")
         self._loop.post(run, ev.Began(plan=stored, **began), will_wait=will_wait)
+        intake.give_back(plan)
         return run
 
     # --- attaching and resuming ----------------------------------------------------------------------------------------------
