@@ -130,6 +130,28 @@ def test_check_of_a_safe_dag(exo: Any) -> None:
     assert not Path(".exoflow").exists()
 
 
+def test_check_says_how_data_moves_where_it_leaves_the_process(exo: Any) -> None:
+    Path("moving.py").write_text(
+        "import exoflow\n"
+        "@exoflow.task(can_rollback=True)\ndef make(): ...\n"
+        "@exoflow.task(can_rollback=True, executor='process')\ndef there(a): ...\n"
+        "@exoflow.task(can_rollback=True, executor='ray')\ndef on_ray(a): ...\n"
+        "tell = exoflow.http_function('http://127.0.0.1:1/tell')\n"
+        "dag = tell.bind(on_ray.bind(on_ray.bind(there.bind(make.bind()))))\n"
+    )
+    out = exo("check", "moving:dag").out
+    for line in (
+        "here -> process: pickled, large arrays as shared memory; a Ref as itself if it can go, else its data",
+        "process -> ray: pickled, large values through Ray's store; a Ref of Ray as itself",
+        "ray -> ray: stays in Ray if it is large; a Ref as itself",
+        "ray -> a function elsewhere: as JSON; a BucketRef as its address",
+        "make -> there",
+    ):
+        assert line in out
+    edges = exo.json("check", "moving:dag")["dags"][0]["edges"]
+    assert (edges[0]["up"], edges[0]["down"], edges[0]["from"], edges[0]["to"]) == ("make", "there", "here", "process")
+
+
 def test_check_of_an_unsafe_dag(exo: Any) -> None:
     out = exo("check", "shop:unsafe", code=1).out
     assert "NOT safe" in out

@@ -8,16 +8,17 @@ if TYPE_CHECKING:
     from exoflow.client.intake import Dag
     from exoflow.core.checks import Finding
     from exoflow.core.spec.graph import Graph
+    from exoflow.define.plan import Plan
 
 
-def graph_of(dag: Dag, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
-    """The graph that ``run`` would check; of a DAG with an InputNode also without its inputs. Raises UsageError."""
+def plan_of(dag: Dag, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
+    """The plan that ``run`` would check; of a DAG with an InputNode also without its inputs. Raises UsageError."""
     from exoflow.define import plan
     from exoflow.define.dag import Node
 
     if not isinstance(dag, Node):
-        return plan.graph_of(dag.bind(*args, **kwargs))
-    return plan.make_plan(dag, args, kwargs).graph if args or kwargs else plan.graph_of(dag)
+        return plan.plan_of(dag.bind(*args, **kwargs))
+    return plan.make_plan(dag, args, kwargs) if args or kwargs else plan.plan_of(dag)
 
 
 def findings_of(graph: Graph) -> list[Finding]:

@@ -78,9 +78,14 @@ def make_plan(
     return plan
 
 
+def plan_of(root: Node) -> Plan:
+    """The plan of everything that leads to ``root``, whatever the inputs will be: with an InputNode where one goes."""
+    return _plan(root, lambda inp: inp, durable=False, whole=True)
+
+
 def graph_of(root: Node) -> Graph:
     """The graph of everything that leads to ``root``, whatever the inputs will be."""
-    return _plan(root, lambda inp: inp, durable=False, whole=True).graph
+    return plan_of(root).graph
 
 
 def _plan(root: Node, fill: Callable[[InputNode], Any], *, durable: bool, whole: bool) -> Plan:

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
+from exoflow.codec import identities
 from exoflow.define import registry
 from exoflow.define.dag import Slot
 from exoflow.define.options import TaskOptions
@@ -80,7 +81,7 @@ class Invoke:
             }
         answer = self._remote.call(payload, told)
         try:
-            return json.loads(answer) if answer else None
+            return json.loads(answer, object_hook=_with_refs) if answer else None
         except ValueError as error:
             text = f"{self._remote.name} answered with what is not JSON ({error}): {answer[:60]!r}"
             raise ResultNotSerializableError(message=text) from None
@@ -109,7 +110,7 @@ def _event(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str
 def _encode(remote: Remote, task: str, event: Any) -> bytes:
     _require_json(task, event, may_wait=False)
     try:
-        payload = json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        payload = json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_as_json).encode()
     except UnicodeEncodeError as error:
         raise ArgumentNotJsonError(task=task, path="a text", type_name="str", reason=str(error)) from None
     if remote.limit_bytes is not None and len(payload) > remote.limit_bytes:
@@ -127,7 +128,9 @@ def _require_json(task: str, event: Any, *, may_wait: bool) -> bool:
         path, value, depth = stack.pop()
         if value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
             continue
-        reason = "it is not made of dict, list, str, int, float, bool and None"
+        reason = "it is not made of dict, list, str, int, float, bool, None and BucketRef"
+        if type(value) in identities and hasattr(value, "address"):
+            continue
         if may_wait and isinstance(value, Slot):
             waits = True
             continue
@@ -149,6 +152,22 @@ def _require_json(task: str, event: Any, *, may_wait: bool) -> bool:
 
 
 _DEPTH_MAX = 500
+_REF = "exoflow:ref"
+
+
+def _as_json(ref: Any) -> dict[str, Any]:
+    """A Ref to an object in a bucket, as a function elsewhere gets it."""
+    return {_REF: ref.address()}
+
+
+def _with_refs(found: dict[str, Any]) -> Any:
+    """A JSON object, or the Ref that it stands for."""
+    address = found.get(_REF)
+    if len(found) != 1 or not isinstance(address, dict) or address.keys() != {"url", "path"}:
+        return found
+    from exoflow.refs.buckets import BucketRef  # not at the top: it needs an extra
+
+    return BucketRef(address["url"], address["path"])
 
 
 def remote_task(remote: Remote, kind: str, parameters: Sequence[str] | None, options: dict[str, Any], caller: FrameType) -> Task[..., Any]:

@@ -41,6 +41,10 @@ class BucketRef(Ref):
         ref._owned = True
         return ref
 
+    def address(self) -> dict[str, str]:
+        """Where it is, as a function elsewhere is told: ``{"exoflow:ref": {"url": …, "path": …}}`` in its event, or in its answer."""
+        return {"url": self.url, "path": self.path}
+
     def id(self) -> str:
         return f"{self.url}#{self.path}"
 

@@ -10,6 +10,8 @@ import typer
 from exoflow.cli.commands.run import Arguments, ModeOption, Target
 from exoflow.cli.session import Session
 
+_EDGES_MAX = 5
+
 
 def check(session: Session, target: Target, args: Arguments = None, mode: ModeOption = "strict") -> None:
     """Say what a crash could break, and the repair.
@@ -37,22 +39,22 @@ def check(session: Session, target: Target, args: Arguments = None, mode: ModeOp
 
 def _reports(target: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, auto: bool) -> tuple[list[dict[str, Any]], list[str]]:
     from exoflow.cli.loading import bound, dags_of, find_dag, find_module
-    from exoflow.cli.repairs import graph_of
+    from exoflow.cli.repairs import plan_of
     from exoflow.errors import SignatureError, UsageError
 
     if ":" in target:
-        return [_report(target, graph_of(*bound(find_dag(target), args, kwargs)), auto=auto)], []
+        return [_report(target, plan_of(*bound(find_dag(target), args, kwargs)), auto=auto)], []
     if args or kwargs:
         raise UsageError(message=f"arguments are for one DAG; say which: {target}:name")
     reports, skipped = [], []
     for name, dag in dags_of(find_module(target)).items():
         full = f"{target}:{name}"
         try:
-            graph = graph_of(*_bound_or_none(dag))
+            plan = plan_of(*_bound_or_none(dag))
         except SignatureError:
             skipped.append(full)
             continue
-        reports.append(_report(full, graph, auto=auto))
+        reports.append(_report(full, plan, auto=auto))
     if not reports and not skipped:
         raise UsageError(message=f"module '{target}' defines no DAG and no workflow")
     return reports, skipped
@@ -74,9 +76,11 @@ def _bound_or_none(dag: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     return bound(dag, (), {})
 
 
-def _report(name: str, graph: Any, *, auto: bool) -> dict[str, Any]:
+def _report(name: str, plan: Any, *, auto: bool) -> dict[str, Any]:
+    from exoflow.cli.movements import movements
     from exoflow.cli.repairs import findings_of, turned_on_in
 
+    graph = plan.graph
     findings = findings_of(graph)
     return {
         "dag": name,
@@ -84,6 +88,7 @@ def _report(name: str, graph: Any, *, auto: bool) -> dict[str, Any]:
         "tasks": len(graph.tasks),
         "findings": [{**msgspec.to_builtins(finding), "message": str(finding)} for finding in findings],
         "turned_on": list(turned_on_in(graph)) if auto and findings else [],
+        "edges": movements(plan),
     }
 
 
@@ -94,6 +99,7 @@ def _print(session: Session, report: dict[str, Any], *, auto: bool) -> None:
     name = escaped(report["dag"])
     if report["safe"]:
         output.line(f"{name}: safe ({report['tasks']} tasks)")
+        _print_edges(session, report["edges"])
         return
     findings = report["findings"]
     output.line(f"{name}: NOT safe, {len(findings)} of {report['tasks']} tasks could break exactly-once in a crash")
@@ -107,3 +113,18 @@ def _print(session: Session, report: dict[str, Any], *, auto: bool) -> None:
         output.line(f"  mode auto would turn on: checkpoint=True on {escaped(', '.join(report['turned_on']))}")
     elif auto:
         output.line("  mode auto finds no set of checkpoints that helps")
+
+
+def _print_edges(session: Session, edges: list[dict[str, str]]) -> None:
+    """How data moves, if any of it leaves this process."""
+    from exoflow.cli.output import escaped
+
+    ways: dict[tuple[str, str, str], list[str]] = {}
+    for edge in edges:
+        ways.setdefault((edge["from"], edge["to"], edge["how"]), []).append(f"{edge['up']} -> {edge['down']}")
+    if all(start == end == "here" for start, end, _ in ways):
+        return
+    for (start, end, how), there in ways.items():
+        more = f" and {len(there) - _EDGES_MAX} more" if len(there) > _EDGES_MAX else ""
+        session.output.line(f"  {start} -> {end}: {how}")
+        session.output.line(f"    {escaped(', '.join(there[:_EDGES_MAX]))}{more}")
