@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -13,14 +14,14 @@ from ray.dag import DAGInputData, DAGNode, FunctionNode, InputAttributeNode, Inp
 
 from exoflow import codec
 from exoflow.errors import ArgumentNotSerializableError
-from exoflow.ray.options import OPTIONS_OF_RAY, split
+from exoflow.ray.options import OPTIONS_OF_RAY, POLLS, split
 from exoflow.ray.parcel import Hole, Parcel, Whole
-from exoflow.ray.steps import CAUGHT, PASSED_ON, PLAIN, Body, Piece, Step, placed
+from exoflow.ray.steps import CAUGHT, IN_ENGINE, PASSED_ON, PLAIN, Body, Piece, Step, placed
 
 _RETRIES_OF_RAY = 3
 _RETRIES_MAX = 1_000_000
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
-_NOT_FOR_ENGINE = ("after", "catch_exceptions", "checkpoint", "metadata", "name", "rollback", "task_id", "wait_until_committed")
+_NOT_FOR_ENGINE = ("after", "catch_exceptions", "checkpoint", "metadata", "name", "rollback", "task_id", "wait_until_committed", POLLS)
 """What of our own options is not handed to the engine as it is."""
 
 
@@ -181,7 +182,7 @@ class _Translation:
             "jitter": 0.0,
             "retry_on": tuple(again) if isinstance(again, (list, tuple)) else (),
             "catch_exceptions": gives != PLAIN,
-            **placed(options),
+            **(IN_ENGINE if given.get(POLLS) else placed(options)),
         }
         more = {key: value for key, value in given.items() if key not in _NOT_FOR_ENGINE}
         if callable(more.get("on_unknown")):
@@ -205,8 +206,10 @@ def _whole(value: Any) -> Any:
 
 
 def _shown(given: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a node, as Ray Workflows showed them."""
-    return {"_metadata": {OPTIONS_OF_RAY: given}, **options} if given else dict(options)
+    """The options of a node, as Ray Workflows showed them; what is not JSON, in words."""
+    said = {name: value for name, value in given.items() if name != POLLS}
+    shown = {"_metadata": {OPTIONS_OF_RAY: said}, **options} if said else options
+    return json.loads(json.dumps(shown, default=repr))  # type: ignore[no-any-return]
 
 
 def _slug(qualname: str) -> str:

@@ -12,6 +12,8 @@ from exoflow.errors import InvalidOptionError
 
 _CARRIER, _KEY = "_labels", "exoflow.io/options"
 """Of the options that Ray takes for a task, its labels are those that change nothing."""
+POLLS = "polls"
+"""Our own option of a task that does nothing but wait: it is a coroutine, and waits in the engine instead of on a worker."""
 _ATTRIBUTE = "__exoflow_options__"
 """Where a decorated function keeps its own."""
 OPTIONS_OF_RAY = "workflow.io/options"

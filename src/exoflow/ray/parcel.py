@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 
+import exoflow.backends.ray.objects  # noqa: F401 - from here on, Ray's references are Refs
 from exoflow import codec
 from exoflow.codec import Encoded
 from exoflow.errors import PayloadUnreadableError

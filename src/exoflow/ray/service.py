@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from exoflow import codec, settings
+from exoflow import codec
 from exoflow.client.engine import Engine
 from exoflow.core.state import Status
 from exoflow.define.task import task
@@ -64,9 +64,9 @@ class WorkflowService:
     """What clients call. Its methods raise the errors of Ray Workflows."""
 
     def __init__(self, given: dict[str, Any], running_max: int, waiting_max: int) -> None:
-        os.environ.pop(settings.ENVIRONMENT_PREFIX + "STORE", None)  # the one that was given counts
         self._engine = Engine(**given)
         self._live: dict[str, WorkflowFuture | asyncio.Task[WorkflowFuture]] = {}
+        self._arriving: set[str] = set()
         self._admission = Admission(running_max, waiting_max)
         admission.here[:] = [self._admission]
 
@@ -81,14 +81,16 @@ class WorkflowService:
 
     async def submit(self, workflow_id: str, pieces: Sequence[Piece]) -> None:
         """Begin a workflow, or go on with the one of that id. Returns when it is saved."""
-        self._require_idle(workflow_id)
-        if await _beside(self._head, workflow_id) is not None:
-            await self.resume(workflow_id)
-            return
+        with self._arrival(workflow_id):
+            if await _beside(self._head, workflow_id) is None:
+                await self._begin(workflow_id, pieces)
+            else:
+                await self._go_on(workflow_id)
+
+    async def _begin(self, workflow_id: str, pieces: Sequence[Piece]) -> None:
         self._admission.enter(workflow_id)
         try:
-            step, parcel, reads, after = pieces[-1]
-            root = nodes([*pieces[:-1], (step, parcel, reads, after)])
+            root = nodes(pieces)
             if self._admission.is_limited:
                 _begin_with(admission.turn.bind(workflow_id), root)
             future = await _beside(self._engine.run_async, root, name=workflow_id, mode="auto", on_existing="fail")
@@ -99,7 +101,10 @@ class WorkflowService:
 
     async def resume(self, workflow_id: str) -> None:
         """Go on with a workflow. Returns when it is under way, or in the queue."""
-        self._require_idle(workflow_id)
+        with self._arrival(workflow_id):
+            await self._go_on(workflow_id)
+
+    async def _go_on(self, workflow_id: str) -> None:
         head = await _beside(self._head, workflow_id)
         if head is None or head.status == Status.CANCELLED:
             why = "it does not exist" if head is None else "it was cancelled"
@@ -137,9 +142,15 @@ class WorkflowService:
 
         future.add_done_callback(ended)
 
-    def _require_idle(self, workflow_id: str) -> None:
-        if self._is_live(workflow_id):
+    @contextlib.contextmanager
+    def _arrival(self, workflow_id: str) -> Iterator[None]:
+        if self._is_live(workflow_id) or workflow_id in self._arriving:
             raise RuntimeError(f"Workflow '{workflow_id}' runs already, or waits for its turn")
+        self._arriving.add(workflow_id)
+        try:
+            yield
+        finally:
+            self._arriving.discard(workflow_id)
 
     def _is_live(self, workflow_id: str) -> bool:
         future = self._live.get(workflow_id)
@@ -150,8 +161,10 @@ class WorkflowService:
         try:
             future = self._live.get(workflow_id)
             if isinstance(future, asyncio.Task):
-                future = await future
+                future = await asyncio.shield(future)
             value = await future if future is not None else await _beside(self._engine.wait, workflow_id)
+        except asyncio.CancelledError:  # while it waited for its turn
+            raise WorkflowCancellationError(workflow_id) from None
         except WorkflowFailed as error:
             raise _failure(workflow_id, error) from (as_of_ray(error.__cause__) if error.__cause__ is not None else error)
         return await _beside(lambda: _sent(self._handed_out(workflow_id, value)))
@@ -265,6 +278,11 @@ class WorkflowService:
         except InvalidStateError:
             if head.status != Status.CANCELLED:
                 await _beside(self._engine.run, _nothing, name=_CANCELED + workflow_id)
+        waiting = self._live.get(workflow_id)
+        if isinstance(waiting, asyncio.Task):
+            waiting.cancel()
+            del self._live[workflow_id]
+            self._admission.leave(workflow_id)
 
     def _unmark(self, workflow_id: str) -> None:
         if self._engine.store.head(_CANCELED + workflow_id) is not None:

@@ -26,6 +26,8 @@ PLAIN, CAUGHT, PASSED_ON = "plain", "caught", "passed on"
 
 EXECUTOR = "ray"
 """What runs the functions."""
+IN_ENGINE: dict[str, Any] = {"executor": "loop", "executor_options": {}}
+"""Task options of what waits, which needs no worker for that."""
 _NOT_FOR_EXECUTOR = frozenset({"max_retries", "retry_exceptions", "num_returns", "name", "max_calls"})
 _FUNCTIONS_MAX = 1000
 _functions: dict[bytes, Callable[..., Any]] = {}
@@ -89,7 +91,8 @@ def nodes(pieces: Sequence[Piece]) -> Node:
             options["rollback"] = undo
         if step.on_unknown is not None:
             options["on_unknown"] = ask
-        node = call.options(name=step.name, **options).bind(step, parcel, [made[index] for index in reads])
+        runs = call if options["executor"] == EXECUTOR else wait
+        node = runs.options(name=step.name, **options).bind(step, parcel, [made[index] for index in reads])
         if after:
             node.come_after(*(made[index] for index in after))
         made.append(node)
@@ -116,6 +119,13 @@ def call(step: Step, parcel: Parcel, inputs: list[Any]) -> Any:
     args, kwargs = _arguments(step, parcel, inputs)
     output = step.body.open()(*args, **kwargs)
     return nodes(translated(output, caller=step)) if isinstance(output, DAGNode) else output
+
+
+@task
+async def wait(step: Step, parcel: Parcel, inputs: list[Any]) -> Any:
+    """Await the function of a step, in the engine's own process."""
+    args, kwargs = _arguments(step, parcel, inputs)
+    return await step.body.open()(*args, **kwargs)
 
 
 def undo(step: Step, parcel: Parcel, inputs: list[Any]) -> None:

@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from exoflow import settings
 from exoflow.ray.admission import UNLIMITED
 from exoflow.ray.dag import executed, translated
-from exoflow.ray.options import Options
+from exoflow.ray.options import POLLS, Options
 from exoflow.ray.workflow.event_listener import EventListener, TimerListener
 from exoflow.ray.workflow.status import WorkflowStatus, validate_user_metadata
 from exoflow.runtime.clock import SystemClock
@@ -224,6 +224,8 @@ def wait_for_event(event_listener_type: Any, *args: Any, **kwargs: Any) -> Any:
     ``event_checkpointed``. Raises TypeError."""
     if not (isinstance(event_listener_type, type) and issubclass(event_listener_type, EventListener)):
         raise TypeError(f"a subclass of EventListener was expected, not {event_listener_type!r:.60}")
+    if event_listener_type is TimerListener:  # it needs nothing of the user's
+        return _TIMER.bind(*args, **kwargs)
     return _MESSAGE_COMMITTED.bind(event_listener_type, _GET_MESSAGE.bind(event_listener_type, *args, **kwargs))
 
 
@@ -236,7 +238,12 @@ def message_committed(event_listener_type: Any, event: Any) -> Any:
     return event
 
 
+def timer(timestamp: float) -> Any:
+    return TimerListener().poll_for_event(timestamp)
+
+
 _GET_MESSAGE, _MESSAGE_COMMITTED = ray.remote(get_message), ray.remote(message_committed)
+_TIMER = ray.remote(timer).options(**Options({POLLS: True}))
 
 
 class options(Options):  # noqa: N801 - as in Ray
