@@ -5,7 +5,7 @@
 #
 #   BASE_PYTHON   the Python from which those environments are made        make BASE_PYTHON=python3.13 setup
 #   PYTHON        an environment of your own; nothing is installed then    make PYTHON=python test
-#   DEMO_PYTHON   the same for the demo
+#   DEMO_PYTHON   the same for the demo; DEMO_SPARK_PYTHON for demo-spark
 #   ARGS          passed on to test, sim, bench, counts, demo, diagram and lock    make test ARGS="-k fencing -n 0"
 
 BASE_PYTHON ?= python3
@@ -14,6 +14,7 @@ ARGS ?=
 DEV_STAMP := .venv/.installed
 BACKENDS_STAMP := .venv/.backends
 DEMO_STAMP := .venv-demo/.installed
+DEMO_SPARK_STAMP := .venv-demo-spark/.installed
 ifndef PYTHON
 PYTHON := .venv/bin/python
 DEV_READY := $(DEV_STAMP)
@@ -23,15 +24,19 @@ ifndef DEMO_PYTHON
 DEMO_PYTHON := .venv-demo/bin/python
 DEMO_READY := $(DEMO_STAMP)
 endif
+ifndef DEMO_SPARK_PYTHON
+DEMO_SPARK_PYTHON := .venv-demo-spark/bin/python
+DEMO_SPARK_READY := $(DEMO_SPARK_STAMP)
+endif
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup check lint format test test-backends coverage sim demo bench soak performance counts diagram reliability lock clean
+.PHONY: help setup check lint format test test-backends coverage sim demo demo-spark bench soak performance counts diagram reliability lock clean
 
 help: ## list these commands
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(DEV_READY) ## install what development needs into .venv
 
@@ -69,6 +74,9 @@ sim: $(DEV_READY) ## simulate engines for MINUTES=10 with fresh seeds; fails wit
 demo: $(DEMO_READY) ## kill a training run of handwritten digits and watch it go on
 	PYTHONPATH='$(CURDIR)/src' $(DEMO_PYTHON) examples/digits/demo.py $(ARGS)
 
+demo-spark: $(DEMO_SPARK_READY) ## kill Spark, and then everything, under a pipeline of DataFrames; needs Java 17
+	PYTHONPATH='$(CURDIR)/src' $(DEMO_SPARK_PYTHON) examples/imports/demo.py
+
 bench: $(DEV_READY) ## measure machine and engine; ONLY="P4 P5" some of it, ROUNDS=3, PEERS=1 rivals too, ARGS=--help
 	$(PYTHON) -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(PEERS),--peers) $(ARGS)
 
@@ -96,10 +104,11 @@ lock: $(DEV_READY) ## write requirements/*.txt anew from pyproject.toml
 	$(COMPILE) --output-file requirements/runtime.txt
 	$(COMPILE) --extra demo --output-file requirements/demo.txt
 	$(COMPILE) --extra demo --group dev --output-file requirements/dev.txt
+	$(COMPILE) --extra spark --output-file requirements/demo-spark.txt
 	$(COMPILE) --extra ray --extra refs --extra spark --constraint requirements/dev.txt --output-file requirements/backends.txt
 
 clean: ## remove environments, caches and build output
-	rm -rf .venv .venv-demo build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-demo .venv-demo-spark build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests examples benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # --- environments ----------------------------------------------------------------------------------------------------------------
@@ -126,4 +135,9 @@ $(BACKENDS_STAMP): requirements/backends.txt $(DEV_STAMP)
 $(DEMO_STAMP): requirements/demo.txt
 	$(call environment,.venv-demo)
 	.venv-demo/bin/python -m pip install --quiet --require-hashes -r requirements/demo.txt
+	@touch $@
+
+$(DEMO_SPARK_STAMP): requirements/demo-spark.txt
+	$(call environment,.venv-demo-spark)
+	.venv-demo-spark/bin/python -m pip install --quiet --require-hashes -r requirements/demo-spark.txt
 	@touch $@

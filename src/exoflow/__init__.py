@@ -35,6 +35,7 @@ from exoflow.runtime.run import WorkflowFuture
 from exoflow.worker.context import TaskContext, current_task
 
 if TYPE_CHECKING:
+    from exoflow.backends.spark.sessions import spark_factory, spark_session
     from exoflow.functions.aws import aws_lambda
     from exoflow.functions.http import http_function
     from exoflow.ray.options import options
@@ -81,6 +82,8 @@ __all__ = [
     "resume_all",
     "run",
     "run_async",
+    "spark_factory",
+    "spark_session",
     "story",
     "task",
     "wait",
@@ -98,6 +101,8 @@ _LATE = {
     "Ref": "exoflow.refs.base",
     "SharedRef": "exoflow.refs.values",
     "ValueRef": "exoflow.refs.values",
+    "spark_factory": "exoflow.backends.spark.sessions",
+    "spark_session": "exoflow.backends.spark.sessions",
 }
 
 

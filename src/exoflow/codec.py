@@ -15,10 +15,12 @@ import functools
 import io
 import pickle
 import struct
+import sys
 import threading
 import types
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import import_module
 from typing import Any, ClassVar, NoReturn, Self
 
 import msgspec
@@ -60,6 +62,10 @@ class Encoded(msgspec.Struct, frozen=True):
 
 identities: dict[type, Callable[[Any], str]] = {}
 """The types whose objects are Refs, and what tells whether two of those are the same (``exoflow.refs`` fills it)."""
+settlers: dict[type, Callable[[Any], None]] = {}
+"""Of those, the types whose objects may not name data yet, and what makes one do so, which may take long."""
+_guests = {"pyspark.sql.classic.dataframe": "exoflow.backends.spark.frames"}
+"""Modules of others whose types are Refs, and ours that makes them so; it is imported when a program has imported the other."""
 
 
 def encode(value: Any, *, by_value: bool = False) -> Encoded:
@@ -95,16 +101,28 @@ def _without_refs(
     """The pickle of ``value``, with each Ref replaced by its number; and the Refs."""
     refs: dict[str, tuple[int, Any]] = {}
 
-    def number(ref: Any) -> Any:
-        return _ref, (refs.setdefault(identities[type(ref)](ref), (len(refs), ref))[0],)
+    def number(ref: Any) -> int:
+        return refs.setdefault(identities[type(ref)](ref), (len(refs), ref))[0]
+
+    return _numbered(value, pickler, out_of_band, number), tuple(ref for _, ref in refs.values())
+
+
+def _numbered(
+    value: Any,
+    pickler: Any,
+    out_of_band: Callable[[pickle.PickleBuffer], bool | None] | None,
+    number: Callable[[Any], int],
+) -> bytes:
+    def reduce(ref: Any) -> Any:
+        return _ref, (number(ref),)
 
     file = io.BytesIO()
     made = pickler(file, protocol=5, buffer_callback=out_of_band)
     table = copyreg.dispatch_table if pickler is pickle.Pickler else pickler.dispatch_table
     # By the descriptor: a table that is set on the object is not looked at where the class has one.
-    pickle.Pickler.dispatch_table.__set__(made, {**table, **dict.fromkeys(identities, number)})  # type: ignore[attr-defined]
+    pickle.Pickler.dispatch_table.__set__(made, {**table, **dict.fromkeys(identities, reduce)})  # type: ignore[attr-defined]
     made.dump(value)
-    return file.getvalue(), tuple(ref for _, ref in refs.values())
+    return file.getvalue()
 
 
 class _Decoding(threading.local):
@@ -123,23 +141,53 @@ _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 def refs_in(value: Any) -> tuple[Any, ...]:
     """The Refs that ``value`` holds, each once, as far as pickling it, or what its containers and attributes hold, shows them."""
-    if not identities or type(value) in _PLAIN:
+    found: dict[str, Any] = {}
+    for ref in _objects_in(value, identities):
+        found.setdefault(identities[type(ref)](ref), ref)
+    return tuple(found.values())
+
+
+def settle(value: Any) -> None:
+    """Make what ``value`` refers to be data: to be called by whoever made it, before anybody else sees it. Raises whatever that raises."""
+    for theirs, ours in list(_guests.items()):
+        if theirs in sys.modules:
+            import_module(ours)
+            _guests.pop(theirs, None)
+    for each in _objects_in(value, settlers):
+        settlers[type(each)](each)
+
+
+def _objects_in(value: Any, wanted: Mapping[type, Any]) -> Iterable[Any]:
+    """The objects of those types, which are types of Refs, that ``value`` holds."""
+    if not wanted or type(value) in _PLAIN:
         return ()
+    found: dict[int, Any] = {}
+
+    def note(ref: Any) -> int:
+        if type(ref) in wanted:
+            found.setdefault(id(ref), ref)
+        return 0
+
     try:
-        return encode(value).refs
-    except NotSerializable:
-        found: dict[str, Any] = {}
-        seen: dict[int, Any] = {}
-        stack = [value]
-        while stack:
-            here = stack.pop()
-            identity = identities.get(type(here))
-            if identity is not None:
-                found.setdefault(identity(here), here)
-            elif id(here) not in seen:
-                seen[id(here)] = here
-                stack += (child for _, child in _children(here))
-        return tuple(found.values())
+        _numbered(value, pickle.Pickler, _left_out, note)
+    except Exception:
+        try:
+            _numbered(value, _pickler(), _left_out, note)
+        except Exception:  # then as far as a look shows them
+            seen: dict[int, Any] = {}
+            stack = [value]
+            while stack:
+                here = stack.pop()
+                if type(here) in wanted:
+                    note(here)
+                elif id(here) not in seen:
+                    seen[id(here)] = here
+                    stack += (child for _, child in _children(here))
+    return found.values()
+
+
+def _left_out(_buffer: pickle.PickleBuffer) -> bool:
+    return False
 
 
 class Nested:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 60
-OF_BACKENDS = ("ray.md", "ray-workflows.md")
+OF_BACKENDS = ("ray.md", "ray-workflows.md", "spark.md")
 """Pages whose programs need an extra: tests/backends runs them."""
 
 

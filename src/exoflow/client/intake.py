@@ -49,7 +49,8 @@ def digest_of(plan: codec.Encoded) -> str:
 
 def saved(plan: Plan, values: Values, settings: Settings, threads: Threads) -> tuple[Stored, bytes | None, str]:
     """Where the plan is saved, what of it goes into the journal, and its digest. Its Refs are saved first, and held by ``values``. Raises
-    ArgumentNotSerializableError, PayloadTooLargeError, CheckpointFailedError, RefLostError."""
+    ArgumentNotSerializableError, PayloadTooLargeError, CheckpointFailedError, RefLostError, and what settling its Refs raises."""
+    codec.settle(plan)
     encoded = encode_plan(plan)
     kept: tuple[KeptRef, ...] = ()
     if encoded.refs:

@@ -204,7 +204,7 @@ def _quick(value: Any) -> bool:
     """Whether encoding it costs less than handing that to another thread."""
     if isinstance(value, codec.Encoded):
         return value.size <= _AT_ONCE_BYTES
-    size = getattr(value, "nbytes", None)
+    size = value.nbytes if hasattr(type(value), "nbytes") else None  # not by the object: it may stand for something far away
     if isinstance(size, int):
         return size <= _AT_ONCE_BYTES
     if isinstance(value, (str, bytes, bytearray)):

@@ -73,8 +73,9 @@ def _returned(call: TaskCall, inputs: Inputs | None, value: Any) -> Returned | G
 
 
 def returned(value: Any, *, may_grow: bool) -> Returned | Grown:
-    """``value`` as an outcome. Raises UsageError if it is a DAG that is not well formed."""
+    """``value`` as an outcome. Raises UsageError if it is a DAG that is not well formed, and what settling its Refs raises."""
     plan = find_dag(value) if may_grow else None
+    codec.settle(value if plan is None else plan)
     return Returned(value) if plan is None else Grown(plan)
 
 
