@@ -121,8 +121,10 @@ def clocks(house: House) -> list[str]:
 def chance(house: House) -> list[str]:
     """The kit may draw from a seed, never from the world."""
     names = ["uuid.uuid1", "uuid.uuid4", "os.urandom", "os.getrandom", "random.", "secrets."]
-    instead = "ids are drawn in runtime/host.py and refs/, jitter in runtime/clock.py; both travel as fields of events"
-    return _banned(house, names, instead, allowed=("runtime/host.py", "runtime/clock.py", "store/", "refs/"), kit=("random.Random",))
+    instead = "ids are drawn in runtime/host.py, refs/ and backends/, jitter in runtime/clock.py; both travel as fields of events"
+    return _banned(
+        house, names, instead, allowed=("runtime/host.py", "runtime/clock.py", "store/", "refs/", "backends/"), kit=("random.Random",)
+    )
 
 
 def concurrency(house: House) -> list[str]:
