@@ -28,6 +28,7 @@ RINGS = {
     "kills": "Real processes on SQLite, killed with SIGKILL at crash points and random times.",
     "power-loss": "Disks rebuilt as a power loss may leave them, opened and gone on with.",
     "bit-rot": "Stores in the middle of their work, of which one byte changes.",
+    "ray": "Workflows on a Ray cluster of three nodes: workers, actors, nodes, drivers and all of it killed with SIGKILL.",
     "crash-everywhere": "Example workflows with a crash before, inside and after every task, effect and commit.",
 }
 SCHEDULES_MAX = 50_000

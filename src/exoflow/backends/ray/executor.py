@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 from ray import exceptions as rx
+from ray.actor import ActorHandle
 
 from exoflow import codec
 from exoflow.backends.ray import cluster, outcomes, shipping
@@ -213,9 +214,20 @@ class RayExecutor:
             self._answer(attempt, Stopped(began=False))
 
     def _answer(self, attempt: Attempt, outcome: Outcome) -> None:
-        del self._open[attempt.call.key]
         attempt.sent = None  # references of Ray must not be left to the garbage collector
+        if isinstance(outcome, Returned) and any(isinstance(ref, ActorHandle) for ref in outcome.value.refs):
+            threading.Thread(target=self._answer_beside, args=(attempt, outcome), name="exoflow-ray-actor", daemon=True).start()
+            return
+        del self._open[attempt.call.key]
         attempt.done(outcome)
+
+    def _answer_beside(self, attempt: Attempt, outcome: Outcome) -> None:
+        """The engine may wait for a snapshot of an actor when it gets this."""
+        attempt.done(outcome)
+        self._let(partial(self._forget, attempt))
+
+    def _forget(self, attempt: Attempt) -> None:
+        del self._open[attempt.call.key]
 
 
 def _without_report(attempt: Attempt, error: BaseException) -> Outcome:

@@ -1,0 +1,18 @@
+"""A few random schedules of kills on a cluster of three nodes; ``python -m tests.backends.ray.chaos`` runs as many as one likes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow  # nodes and processes are killed and made
+@pytest.mark.timeout(400)
+def test_nothing_is_done_twice_whatever_part_of_ray_is_killed():
+    command = [sys.executable, "-m", "tests.backends.ray.chaos", "--schedules", "5", "--seed", "4"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "5 schedules" in done.stdout
