@@ -18,7 +18,7 @@ import pytest
 import ray
 
 import exoflow
-from exoflow.errors import CheckpointFailedError, TaskFailed
+from exoflow.errors import CheckpointFailedError, PoisonTaskError, TaskFailed
 from tests.backends.ray.asking import engine_on
 
 pytestmark = pytest.mark.slow  # nodes and processes are killed and made
@@ -256,6 +256,23 @@ def test_an_actor_that_cannot_be_saved_fails_its_task_by_name(engine, cluster):
     with pytest.raises(TaskFailed, match="actor class Unsaved has no checkpoint") as caught:
         engine.run(make_unsaved.bind())
     assert isinstance(caught.value.__cause__, CheckpointFailedError)
+
+
+@exoflow.task(executor="ray", can_rollback=True)
+def use_an_actor_of_its_own(marks, fatal):
+    count(marks, "used")
+    counter = Counter.remote()
+    if fatal or counted(marks, "used") == 1:
+        ray.kill(counter)
+    return ray.get(counter.read.remote())
+
+
+def test_a_task_whose_own_actor_dies_counts_as_dead(engine, cluster, tmp_path):
+    """Nobody knows what it did until then; so it runs again, but not for ever."""
+    assert engine.run(use_an_actor_of_its_own.bind(tmp_path, False)) == 0
+    with pytest.raises(TaskFailed) as caught:
+        engine.run(use_an_actor_of_its_own.bind(tmp_path, True))
+    assert isinstance(caught.value.__cause__, PoisonTaskError)
 
 
 # --- the driver ------------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from exoflow import codec
-from exoflow.backends.ray.objects import NATIVE, loss_in
+from exoflow.backends.ray.objects import NATIVE, is_failure_of_ray, loss_in
 from exoflow.backends.ray.parcels import INLINE_BYTES_MAX, Parcel, unpack
 from exoflow.backends.ray.shipping import by_value, open_function
 from exoflow.codec import Encoded
@@ -100,8 +100,11 @@ def _run(job: Job, shipped: bytes, parcel: Parcel | None, instance: Any) -> tupl
         return DIED + outcome.reason.encode("utf-8", "backslashreplace"), None
     assert isinstance(outcome, Raised)  # load() does not say here that inputs are lost
     assert outcome.error is not None
-    lost = loss_in(outcome.error, () if parcel is None else parcel.encoded.refs)
-    if lost is None:
+    refs = () if parcel is None else parcel.encoded.refs
+    lost = loss_in(outcome.error, refs)
+    if lost is None or lost.ref not in {adapter_of(ref).id(ref) for ref in refs}:
+        if began and is_failure_of_ray(outcome.error):  # what the function used on its way is gone: as if its worker were
+            return DIED + f"{outcome.info.type_name}: {outcome.info.text}".encode("utf-8", "backslashreplace"), None
         return RAISED + msgspec.msgpack.encode(outcome.info), None
     info = msgspec.structs.replace(outcome.info, pickled=codec.encode(lost).header)  # causes do not survive pickling
     return (RAISED if began else LOST) + msgspec.msgpack.encode(info), None

@@ -20,14 +20,8 @@ from exoflow.errors import InvalidOptionError, RefLostError
 from exoflow.refs.base import register
 from exoflow.refs.values import beside
 
-_NAMELESS_LOSSES = (
-    rx.WorkerCrashedError,
-    rx.NodeDiedError,
-    rx.OutOfMemoryError,
-    rx.LocalRayletDiedError,
-    rx.TaskCancelledError,
-    rx.RayActorError,
-)
+_DEATHS = (rx.WorkerCrashedError, rx.NodeDiedError, rx.OutOfMemoryError, rx.LocalRayletDiedError, rx.RayActorError)
+_NAMELESS_LOSSES = (*_DEATHS, rx.TaskCancelledError)
 """What Ray raises for an object that was never made, because whoever was to make it is gone. It does not say which object."""
 _ACTOR = re.compile(r"Actor\((.*), ([0-9a-f]+)\)")
 """What Ray shows of a handle: the one public way to its id."""
@@ -188,6 +182,12 @@ def loss_in(error: BaseException, refs: Sequence[Any]) -> RefLostError | None:
             if found_in is not None:
                 return found_in
     return None
+
+
+def is_failure_of_ray(error: BaseException) -> bool:
+    """Whether ``error``, or one of its causes, is of Ray and not of anybody's code."""
+    failures = (*_DEATHS, rx.ObjectLostError)
+    return any(isinstance(each, failures) and not getattr(each, "actor_init_failed", False) for each in _causes(error))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
