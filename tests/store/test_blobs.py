@@ -7,7 +7,6 @@ import errno
 import fcntl
 import os
 import resource
-import secrets
 import stat
 import subprocess
 import sys
@@ -343,8 +342,8 @@ def test_what_is_in_the_place_of_a_temporary_file_is_not_written_to(
 ) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
-    monkeypatch.setattr(secrets, "token_hex", lambda _: "guessed")
-    make(blobs.directory / "tmp-guessed", victim)
+    monkeypatch.setattr(os, "urandom", bytes)
+    make(blobs.directory / f"tmp-{bytes(16).hex()}", victim)
     with pytest.raises(StoreUnavailable):
         blobs.put([b"evil"])
     assert victim.read_bytes() == b"precious"
