@@ -39,6 +39,7 @@ def session() -> SparkSession:
         "spark.driver.host": "127.0.0.1",
         "spark.driver.memory": "512m",
         "spark.log.level": "OFF",
+        "spark.sql.codegen.wholeStage": "false",  # compiling would take longer than the work
         "spark.sql.shuffle.partitions": "2",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-LIMIT_S = 60
+LIMIT_S = 100
 OF_BACKENDS = ("ray.md", "ray-workflows.md", "spark.md")
 """Pages whose programs need an extra: tests/backends runs them."""
 

@@ -9,21 +9,7 @@ import pytest
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-import exoflow
-
-
-@exoflow.spark_factory
-def small() -> SparkSession:
-    options = {
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",  # it lives for a minute
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.memory": "512m",
-        "spark.sql.shuffle.partitions": "2",
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-    }
-    return SparkSession.builder.master("local[1]").config(map=options).getOrCreate()
+from tests.backends.spark import small_spark
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -35,13 +21,13 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.fixture
 def spark() -> SparkSession:
-    return exoflow.spark_session()
+    return small_spark.spark_session()
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _end() -> Iterator[None]:
     yield
-    exoflow.spark_session().stop()
+    small_spark.spark_session().stop()
     gateway = SparkContext._gateway
     gateway.shutdown()
     gateway.proc.stdin.close()

@@ -9,6 +9,7 @@ import threading
 from functools import partial
 from typing import Any
 
+import psutil
 import pytest
 from pyspark.sql import functions
 
@@ -17,10 +18,11 @@ from exoflow import Engine
 from exoflow.backends.spark import frames
 from exoflow.backends.spark.sessions import is_alive
 from exoflow.core import journal
-from exoflow.errors import InvalidOptionError, RefLostError
+from exoflow.errors import InvalidOptionError, PayloadUnreadableError, RefLostError
 from exoflow.refs.base import lost_in
+from tests.backends.spark import small_spark
 
-pytestmark = pytest.mark.slow  # starts Java processes
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # each starts Java processes, which takes long beside other work
 
 STORY: list[str] = []
 SEEN: list[Any] = []
@@ -173,6 +175,48 @@ def test_frames_of_a_dead_session_never_stand_for_others():
     with pytest.raises(RefLostError, match="session is gone"), Engine("memory:") as engine:
         engine.run(pair.bind(old))
     frames.FRAMES.release(old)
+
+
+def test_a_session_that_dies_while_it_loads_what_was_saved(spark, monkeypatch):
+    frames.settle(frame := spark.range(3))
+    saved = frames.FRAMES.checkpoint(frame, "v").result(60)
+    real, deaths = frames.settle, [kill]
+
+    def settle(what: Any) -> None:
+        while deaths:
+            deaths.pop()()
+        real(what)
+
+    monkeypatch.setattr(frames, "settle", settle)
+    assert rows(frames.FRAMES.restore(saved)) == [(0,), (1,), (2,)]
+    monkeypatch.setattr(frames, "settle", lambda _: kill())
+    with pytest.raises(PayloadUnreadableError, match="none"):
+        frames.FRAMES.restore({**saved, "files": ["file:///none"]})  # it lives, so there is no second try
+
+
+def kill_executors() -> None:
+    java = psutil.Process(exoflow.spark_session()._jvm.java.lang.ProcessHandle.current().pid())
+    executors = java.children(recursive=True)
+    assert executors
+    for each in executors:
+        each.kill()
+
+
+def test_an_executor_dies_and_takes_its_part_of_a_frame_along(monkeypatch):
+    """On a cluster of Spark, with one executor in a Java process of its own, after which Spark starts another."""
+    exoflow.spark_session().stop()
+    monkeypatch.setattr(small_spark, "MASTER", "local-cluster[1,1,512]")
+    FAULTS.append(kill_executors)
+    made = numbers.bind("chance")
+    try:
+        with Engine("memory:") as engine:
+            result = engine.run(commit.bind(made, double.bind(made)))
+            assert exoflow.spark_session().sparkContext.master.startswith("local-cluster")
+    finally:
+        exoflow.spark_session().stop()
+    assert consistent(result)
+    assert SEEN[0] == SEEN[-1] == result[0]
+    assert STORY.count("numbers chance") == 1
 
 
 def test_a_session_that_is_alive_is_the_same_for_all():

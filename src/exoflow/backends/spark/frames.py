@@ -34,6 +34,8 @@ except ImportError as error:
 KIND = f"{__name__}:FRAMES"
 _MARK, _LOCK = "_exoflow_data", "_exoflow_lock"
 _BLOCK = re.compile(r"\brdd_(\d+)_\d+")
+TRIES = 3
+"""So many sessions may die of the loading of one DataFrame."""
 _frames: WeakValueDictionary[str, Any] = WeakValueDictionary()
 """The settled DataFrames of this process by id."""
 
@@ -74,9 +76,14 @@ class Frames:
         return beside(lambda: parquet.write(_checked(ref)), "spark")
 
     def restore(self, value: Any) -> Any:
-        with parquet.opened(spark_session(), value) as frame:
-            settle(frame)
-        return frame
+        for _ in range(TRIES - 1):
+            session = spark_session()
+            try:
+                return _restored(session, value)
+            except Exception:
+                if is_alive(session.sparkContext):
+                    raise
+        return _restored(spark_session(), value)
 
     def lost(self, error: BaseException) -> tuple[str, ...]:
         if isinstance(error, RefLostError):
@@ -112,6 +119,12 @@ def settle(frame: Any) -> None:
         known.pop("rdd", None)  # pyspark keeps it, and it would compute
         known[_MARK] = data
         _frames[data.id] = frame
+
+
+def _restored(session: Any, value: Any) -> Any:
+    with parquet.opened(session, value) as frame:
+        settle(frame)
+    return frame
 
 
 def _data_of(frame: Any) -> _Data:
