@@ -65,6 +65,7 @@ GOALS = (
     Goal("P7", "saved tasks, of plain Ray's rate", "more", goal=0.8),
     Goal("P7", "large array, of plain Ray's time", goal=1.2),
     Goal("P7", "memory of the engine, grown", goal=20),
+    Goal("P7", "from a loss to the new start", goal=500),
     Goal("P8", "same process", goal=1, limit="copy in memory", times_rival=100),
     Goal("P8", "other process", goal=15, limit="copy in memory", times_rival=10),
     Goal("P8", "saved first", limit="write + fsync", times_limit=1.5, times_rival=15),

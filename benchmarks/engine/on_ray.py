@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def tasks(folder: Path, sizes: Sizes) -> Readings:
     ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=room, log_to_driver=False, logging_level="ERROR")
     try:
         with exoflow.Engine(folder / "engine.db") as engine:
-            return _crowd(engine, sizes.rival_crowd) | _large(engine, size)
+            return _crowd(engine, sizes.rival_crowd) | _large(engine, size) | _lost(engine, folder)
     finally:
         ray.shutdown()
 
@@ -97,6 +98,44 @@ def _large(engine: exoflow.Engine, size: int) -> Readings:
         "large array, of plain Ray's time": Reading(ratio, "x", "result only"),
         "memory of the engine, grown": Reading(max(grown) / 2**20, "MB", "no data"),
     }
+
+
+@ray.remote(num_cpus=0)
+def _dies_at_first(marks: str) -> int:
+    if not Path(marks, "died").exists():
+        Path(marks, "died").touch()
+        os.kill(os.getpid(), 9)
+    return 1
+
+
+def _note(marks: str, what: str) -> None:
+    Path(marks, what).write_text(str(time.perf_counter()))  # one clock for all processes of a machine
+
+
+@exoflow.task(**PURE, executor="ray")
+def _scatter(marks: str) -> list[Any]:
+    _note(marks, "started")
+    return [_dies_at_first.remote(marks)]
+
+
+@exoflow.task(**PURE, executor="ray")
+def _gather(refs: list[Any], marks: str) -> int:
+    try:
+        return sum(ray.get(refs))
+    except ray.exceptions.RayError:
+        _note(marks, "reported")
+        raise
+
+
+def _lost(engine: exoflow.Engine, folder: Path) -> Readings:
+    """From Ray's report of a loss, in the task that needed it, to the new start of the task that made it."""
+    taken = list[float]()
+    for turn in range(_TURNS):
+        marks = folder / f"lost-{turn}"
+        marks.mkdir()
+        require(engine.run(_gather.bind(_scatter.bind(str(marks)), str(marks))), 1, "result")
+        taken.append(float((marks / "started").read_text()) - float((marks / "reported").read_text()))
+    return {"from a loss to the new start": Reading(statistics.median(taken) * 1e3, "ms", "no data")}
 
 
 def _in_turn(what: dict[str, Callable[[], None]]) -> dict[str, list[float]]:

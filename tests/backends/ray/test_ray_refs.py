@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import ray
 
+import exoflow
 from exoflow import codec
 from exoflow.backends.ray import objects
-from exoflow.errors import InvalidOptionError
+from exoflow.errors import InvalidOptionError, TaskFailed
 from exoflow.refs.base import adapter_of, lost_in
 from exoflow.testing.ref_suite import RefSuite
 
@@ -176,6 +177,16 @@ def test_an_object_that_was_never_made_is_lost_and_one_that_could_not_be_is_not(
     assert found.ref == lost.hex()
     assert objects.loss_in(caught.value, (fine, failed)) is None
     assert objects.loss_in(ValueError("other"), (lost,)) is None
+
+
+@exoflow.task(executor="ray")
+def nest():
+    return [ray.put([ray.put(1)])]
+
+
+def test_references_inside_an_object_are_refused_where_it_is_saved():
+    with exoflow.Engine("memory:") as engine, pytest.raises(TaskFailed, match="its data holds Refs; return those from the task instead"):
+        engine.run(nest.bind())
 
 
 def test_references_in_anything_are_found_and_equal_ones_are_one():

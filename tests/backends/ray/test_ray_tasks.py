@@ -7,13 +7,15 @@ import subprocess
 import sys
 
 import numpy as np
+import psutil
 import pytest
 import ray
 
 import exoflow
 from exoflow.backends.ray.far_end import actor
-from exoflow.errors import ArgumentNotSerializableError, InvalidOptionError, TaskFailed, WrongContextError
+from exoflow.errors import ArgumentNotSerializableError, InvalidOptionError, TaskFailed, TaskTimeoutError, WrongContextError
 from tests.backends.ray.asking import engine_on
+from tests.patience import until
 
 pytestmark = pytest.mark.slow  # on a real Ray
 
@@ -178,3 +180,57 @@ def test_what_a_script_defines_needs_no_import_on_the_workers(local_ray, tmp_pat
     address = ray.get_runtime_context().gcs_address
     done = subprocess.run([sys.executable, script], env=os.environ | {"RAY_ADDRESS": address}, capture_output=True, text=True, check=False)
     assert done.stdout.strip().endswith("True 6"), done.stderr
+
+
+@exoflow.task(executor="ray", can_rollback=True, timeout=1.0)
+def never_ends(mark):
+    with open(mark, "a") as file:
+        file.write(f"{os.getpid()} ")
+    while True:
+        pass
+
+
+def test_a_task_that_takes_too_long_is_killed(engine, tmp_path):
+    with pytest.raises(TaskFailed) as caught:
+        engine.run(never_ends.bind(tmp_path / "mark"))
+    assert isinstance(caught.value.__cause__, TaskTimeoutError)
+    (pid,) = (tmp_path / "mark").read_text().split()
+    until(lambda: not psutil.pid_exists(int(pid)))
+
+
+OWN = """
+import numpy, ray
+import exoflow
+
+@exoflow.task(executor="ray", can_rollback=True, deterministic=True, checkpoint=False)
+def make(size):
+    return numpy.arange(size)
+
+@exoflow.task(executor="ray", can_rollback=True)
+def double(array):
+    return array * 2
+
+if __name__ == "__main__":
+    first, second = exoflow.Engine("memory:"), exoflow.Engine("memory:")
+    one = first.run(double.bind(make.bind(100_000)))
+    first.close()
+    two = second.run(double.bind(make.bind(100_000)))
+    print(ray.is_initialized(), int(one.sum()))
+    second.close()
+    print(ray.is_initialized(), int(two.sum()), two.flags.writeable)
+"""
+
+
+def test_a_ray_of_our_own_ends_with_the_last_engine_and_results_stay(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(OWN)
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["True 9999900000", "False 9999900000 False"], done.stderr
+
+
+def test_the_engine_does_not_hold_what_goes_from_task_to_task_on_ray(engine):
+    """Its memory does not grow by what is handed on, and nothing of it is in what the engine keeps."""
+    before = psutil.Process().memory_info().rss
+    assert engine.run(total.bind(big.bind(3_000_000))) == float(sum(range(3_000_000)))
+    assert psutil.Process().memory_info().rss - before < 20_000_000
