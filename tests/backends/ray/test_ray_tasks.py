@@ -13,7 +13,7 @@ import ray
 
 import exoflow
 from exoflow.backends.ray.far_end import actor
-from exoflow.errors import ArgumentNotSerializableError, InvalidOptionError, TaskFailed, TaskTimeoutError, WrongContextError
+from exoflow.errors import ArgumentNotSerializableError, InvalidOptionError, TaskFailed, WorkflowCancelledError, WrongContextError
 from tests.backends.ray.asking import engine_on
 from tests.patience import until
 
@@ -182,20 +182,21 @@ def test_what_a_script_defines_needs_no_import_on_the_workers(local_ray, tmp_pat
     assert done.stdout.strip().endswith("True 6"), done.stderr
 
 
-@exoflow.task(executor="ray", can_rollback=True, timeout=1.0)
+@exoflow.task(executor="ray", can_rollback=True)
 def never_ends(mark):
-    with open(mark, "a") as file:
-        file.write(f"{os.getpid()} ")
+    mark.write_text(f"{os.getpid()}")
     while True:
         pass
 
 
-def test_a_task_that_takes_too_long_is_killed(engine, tmp_path):
-    with pytest.raises(TaskFailed) as caught:
-        engine.run(never_ends.bind(tmp_path / "mark"))
-    assert isinstance(caught.value.__cause__, TaskTimeoutError)
-    (pid,) = (tmp_path / "mark").read_text().split()
-    until(lambda: not psutil.pid_exists(int(pid)))
+def test_a_task_of_a_cancelled_workflow_is_killed(engine, tmp_path):
+    mark = tmp_path / "mark"
+    future = engine.run_async(never_ends.bind(mark), name="endless")
+    pid = int(until(lambda: mark.exists() and mark.read_text()))
+    engine.cancel("endless")
+    with pytest.raises(WorkflowCancelledError):
+        future.result(20)
+    until(lambda: not psutil.pid_exists(pid))
 
 
 OWN = """
