@@ -45,9 +45,11 @@ def translated(
     kwargs: dict[str, Any] | None = None,
     *,
     caller: Step | None = None,
+    sealed: bool = False,
     about: dict[str, Any] | None = None,
 ) -> list[Piece]:
-    """The steps of ``dag`` with its inputs put in, the last one its root. ``caller`` is the step that returned it.
+    """The steps of ``dag`` with its inputs put in, the last one its root. ``caller`` is the step that returned it; ``sealed`` and ``about``
+    are as in :class:`~exoflow.ray.steps.Step`.
 
     Raises TypeError for what is no DAG, and for actors; ValueError, IndexError, KeyError for options and inputs that mean nothing;
     ArgumentNotSerializableError."""
@@ -55,7 +57,7 @@ def translated(
         raise TypeError(f"a DAG made with .bind() was expected, not {type(dag).__name__}")
     if not isinstance(dag, FunctionNode):
         raise TypeError(f"the last node of a workflow must be a function, not {type(dag).__name__}")
-    return _Translation(dag.get_stable_uuid(), _Inputs(*args, **(kwargs or {})), caller, about).of(dag)
+    return _Translation(dag.get_stable_uuid(), _Inputs(*args, **(kwargs or {})), caller, sealed=sealed, about=about).of(dag)
 
 
 def executed(dag: Any) -> Any:
@@ -75,8 +77,8 @@ def executed(dag: Any) -> Any:
 class _Translation:
     """Of one DAG. Nodes come in the order in which Ray visits them, each behind those that it reads."""
 
-    def __init__(self, root: str, inputs: _Inputs, caller: Step | None, about: dict[str, Any] | None) -> None:
-        self._root, self._inputs, self._caller, self._about = root, inputs, caller, about
+    def __init__(self, root: str, inputs: _Inputs, caller: Step | None, *, sealed: bool, about: dict[str, Any] | None) -> None:
+        self._root, self._inputs, self._caller, self._sealed, self._about = root, inputs, caller, sealed, about
         self._pieces: list[Piece] = []
         self._known: dict[str, Any] = {}
         self._bodies: dict[int, Body] = {}
@@ -126,6 +128,7 @@ class _Translation:
             options=self._task_options(given, options, gives),
             shown=_shown(given, options),
             metadata=given.get("metadata") or {},
+            sealed=self._sealed,
             rollback=self._side(given.get("rollback")),
             on_unknown=self._side(given.get("on_unknown")) if callable(given.get("on_unknown")) else None,
             about=self._about if uuid == self._root else None,

@@ -83,6 +83,10 @@ class Parcel:
         finally:
             _fill.reset(token)
 
+    def nested(self) -> codec.Nested:
+        """What arrives as the value itself, wherever it is pickled to."""
+        return codec.Nested(self._encoded)
+
     def digest(self) -> bytes:
         """Equal for parcels of the same bytes."""
         return codec.digest(codec.frame(self._encoded))

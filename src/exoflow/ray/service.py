@@ -21,7 +21,7 @@ from exoflow.errors import (
 from exoflow.errors import WorkflowNotFoundError as NotFound
 from exoflow.ray import admission
 from exoflow.ray.admission import Admission
-from exoflow.ray.parcel import encode
+from exoflow.ray.parcel import Parcel, encode
 from exoflow.ray.steps import CAUGHT, PLAIN, Piece, as_of_ray, nodes
 from exoflow.ray.table import Row, Table
 from exoflow.ray.workflow.exceptions import (
@@ -40,6 +40,8 @@ T = TypeVar("T")
 _LOOK_AGAIN_S = 0.05
 _LOOK_AGAIN_MAX_S = 1.0
 """How often the journal of a running workflow is looked at for the output of a task."""
+_END_LOOKS = 400
+"""How often it is looked whether a cancelled workflow has ended."""
 _CANCELED = "ray-canceled:"
 """Begins the name of a workflow that only says: the one named so, which had ended, was cancelled."""
 _STATUS = {
@@ -174,7 +176,8 @@ class WorkflowService:
         if not (isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], Exception)):
             return value
         table = Table(self._engine.store, self._require_head(workflow_id))
-        return _of_row(next(row for row in table.rows.values() if row.task == table.root), value)
+        root = next((row for row in table.rows.values() if row.task == table.root), None)
+        return value if root is None else _of_row(root, value)  # it may be a workflow of somebody else
 
     # --- looking -------------------------------------------------------------------------------------------------------------
 
@@ -271,7 +274,7 @@ class WorkflowService:
     # --- stopping ------------------------------------------------------------------------------------------------------------
 
     async def cancel(self, workflow_id: str) -> None:
-        """Cancel a workflow, and return when that is saved."""
+        """Cancel a workflow, and return when it has ended; when that takes long, when its end is decided and saved."""
         head = await _beside(self._require_head, workflow_id)
         try:
             await _beside(self._engine.cancel, workflow_id)
@@ -283,6 +286,10 @@ class WorkflowService:
             waiting.cancel()
             del self._live[workflow_id]
             self._admission.leave(workflow_id)
+        for _ in range(_END_LOOKS):
+            if Status((await _beside(self._require_head, workflow_id)).status).ended:
+                return
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     def _unmark(self, workflow_id: str) -> None:
         if self._engine.store.head(_CANCELED + workflow_id) is not None:
@@ -301,9 +308,12 @@ class WorkflowService:
         await _beside(self._unmark, workflow_id)
 
 
-def _sent(value: Any) -> codec.Nested:
-    """``value`` as it goes to a client. Pickled by us, so that a class of the client's script is that class again when it arrives."""
-    return codec.Nested(encode(value))
+def _sent(value: Any) -> Any:
+    """``value`` as it goes to a client, parcels open. Pickled by us, so that a class of the client's script is that class again when it
+    arrives."""
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], Parcel):
+        return value[0].nested(), value[1]
+    return value.nested() if isinstance(value, Parcel) else codec.Nested(encode(value))
 
 
 def _begin_with(first: Any, root: Any) -> None:

@@ -62,7 +62,8 @@ class Step:
 
     ``id`` is the name that the user gave it, or that Ray would, not numbered yet; ``name`` the engine's, unique in its DAG. ``takes`` says
     how each output that it reads comes, ``gives`` how its own does. ``options`` are the task options for the engine, ``shown`` those that
-    the user gave, as Ray shows them. ``about`` is what the user says of the whole workflow, on its last step.
+    the user gave, as Ray shows them. ``about`` is what the user says of the whole workflow, on its last step. The output of one that is
+    ``sealed`` is a parcel, so that the engine needs none of the modules of which users' values are made.
     """
 
     id: str
@@ -73,6 +74,7 @@ class Step:
     options: dict[str, Any]
     shown: dict[str, Any]
     metadata: dict[str, Any]
+    sealed: bool
     rollback: Body | None = None
     on_unknown: Body | None = None
     about: dict[str, Any] | None = None
@@ -118,14 +120,17 @@ def call(step: Step, parcel: Parcel, inputs: list[Any]) -> Any:
 
     args, kwargs = _arguments(step, parcel, inputs)
     output = step.body.open()(*args, **kwargs)
-    return nodes(translated(output, caller=step)) if isinstance(output, DAGNode) else output
+    if isinstance(output, DAGNode):
+        return nodes(translated(output, caller=step, sealed=step.sealed))
+    return Parcel(output) if step.sealed else output
 
 
 @task
 async def wait(step: Step, parcel: Parcel, inputs: list[Any]) -> Any:
     """Await the function of a step, in the engine's own process."""
     args, kwargs = _arguments(step, parcel, inputs)
-    return await step.body.open()(*args, **kwargs)
+    output = await step.body.open()(*args, **kwargs)
+    return Parcel(output) if step.sealed else output
 
 
 def undo(step: Step, parcel: Parcel, inputs: list[Any]) -> None:
@@ -153,9 +158,10 @@ def _call_share(step: Step, body: Body, parcel: Parcel, inputs: list[Any]) -> An
 
 
 def _taken(value: Any, how: str) -> Any:
+    output, error = (value, None) if how == PLAIN else value
+    output = output.open() if isinstance(output, Parcel) else output
     if how == PLAIN:
-        return value
-    output, error = value
+        return output
     if how == CAUGHT:
         return output, None if error is None else as_of_ray(error)
     if error is not None:

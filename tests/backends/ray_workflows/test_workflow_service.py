@@ -189,3 +189,50 @@ def test_two_who_run_one_id_at_once(cluster):
         except RuntimeError:
             results.append(workflow.get_output_async("twice"))
     assert ray.get(results, timeout=LIMIT_S) == ["x", "x"]
+
+
+def test_the_engine_needs_none_of_the_users_modules(cluster, tmp_path):
+    """Outputs are of a class that only the tasks can import. Ray's engine did not need it either."""
+    (tmp_path / "only_here.py").write_text("class Thing:\n    def __init__(self, size):\n        self.size = size\n", "utf-8")
+    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join((str(tmp_path), os.environ["PYTHONPATH"]))}}
+
+    @ray.remote(runtime_env=environment)
+    def make():
+        import only_here
+
+        return [only_here.Thing(3)]
+
+    @ray.remote(runtime_env=environment)
+    def measure(things):
+        return things[0].size
+
+    assert workflow.run(measure.bind(make.bind()), workflow_id="modules") == 3
+    assert workflow.get_metadata("modules")["status"] == "SUCCESSFUL"
+
+
+def test_each_round_of_a_long_loop_has_its_id(cluster):
+    @ray.remote
+    def down(n):
+        return "end" if n == 0 else workflow.continuation(down.bind(n - 1))
+
+    assert workflow.run(down.options(**workflow.options(task_id="top")).bind(150), workflow_id="loop") == "end"
+    name = f"{__name__}.test_each_round_of_a_long_loop_has_its_id.locals.down"
+    assert [workflow.get_output("loop", task_id=task) for task in ("top", name, f"{name}_149")] == ["end"] * 3
+    with pytest.raises(ValueError, match="no output"):
+        workflow.get_output("loop", task_id=f"{name}_150")
+
+
+def test_what_a_function_holds_is_as_it_was_at_submission(cluster, tmp_path):
+    folder, factor = str(tmp_path), [2]
+
+    @ray.remote
+    def scale(value):
+        if not os.path.exists(f"{folder}/repaired"):
+            raise ValueError("not yet")
+        return value * factor[0]
+
+    with pytest.raises(workflow.WorkflowExecutionError):
+        workflow.run(scale.bind(21), workflow_id="closure")
+    factor[0] = 100
+    let_go(tmp_path, "repaired")
+    assert workflow.resume("closure") == 42

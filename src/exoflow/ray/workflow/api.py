@@ -115,7 +115,7 @@ def run_async(dag: Any, *args: Any, workflow_id: str | None = None, metadata: di
     validate_user_metadata(metadata)
     there = service()
     workflow_id = workflow_id or f"wf-{SYSTEM_HOST.new_id()}"
-    pieces = translated(dag, args, kwargs, about={"metadata": metadata or {}})
+    pieces = translated(dag, args, kwargs, sealed=True, about={"metadata": metadata or {}})
     ray.get(there.submit.remote(workflow_id, pieces))
     return there.result.remote(workflow_id)
 
@@ -135,11 +135,12 @@ def resume_async(workflow_id: str) -> Any:
 
 
 def resume_all(include_failed: bool = False) -> list[tuple[str, Any]]:  # noqa: FBT001, FBT002 - as in Ray
-    """:func:`resume_async` of all workflows that are RESUMABLE (or FAILED), with their ids."""
+    """:func:`resume_async` of all workflows that are RESUMABLE (or FAILED), by id, with their ids."""
     there = service()
     wanted = {WorkflowStatus.RESUMABLE, *([WorkflowStatus.FAILED] if include_failed else [])}
     names = [name for name, _ in list_all(wanted)]
-    ray.get([there.resume.remote(name) for name in names])
+    for name in names:  # one after the other, for that is their order in the queue
+        ray.get(there.resume.remote(name))
     return [(name, there.result.remote(name)) for name in names]
 
 
