@@ -31,7 +31,6 @@ IN_ENGINE: dict[str, Any] = {"executor": "loop", "executor_options": {}}
 _NOT_FOR_EXECUTOR = frozenset({"max_retries", "retry_exceptions", "num_returns", "name", "max_calls"})
 _FUNCTIONS_MAX = 1000
 _functions: dict[bytes, Callable[..., Any]] = {}
-_places: dict[str, dict[str, Any]] = {}
 
 
 class Body:
@@ -88,7 +87,7 @@ def nodes(pieces: Sequence[Piece]) -> Node:
     """The DAG of ``pieces``, of which the last one is the root."""
     made: list[Node] = []
     for step, parcel, reads, after in pieces:
-        options = {**step.options, "executor_options": _the_same(step.options["executor_options"])}
+        options = dict(step.options)
         if step.rollback is not None:
             options["rollback"] = undo
         if step.on_unknown is not None:
@@ -104,13 +103,6 @@ def nodes(pieces: Sequence[Piece]) -> Node:
 def placed(options: dict[str, Any]) -> dict[str, Any]:
     """Task options that have it run where ``options`` of Ray say."""
     return {"executor": EXECUTOR, "executor_options": {k: v for k, v in options.items() if k not in _NOT_FOR_EXECUTOR}}
-
-
-def _the_same(place: dict[str, Any]) -> dict[str, Any]:
-    """``place``, as the one object that stands for all that say the same: Ray is told of a function once for each."""
-    if len(_places) >= _FUNCTIONS_MAX:
-        _places.clear()
-    return _places.setdefault(repr(sorted(place.items())), place)
 
 
 @task

@@ -105,6 +105,16 @@ def test_calls_that_go_together_have_an_answer_each(executor):
         assert [ticket.value() for ticket in tickets] == list(range(300))
 
 
+def test_ray_is_told_of_a_function_once_for_equal_options(executor):
+    """Each sub-workflow, and each workflow that is resumed, comes with options of its own that say the same."""
+    for number in range(3):
+        call = msgspec.structs.replace(make_call(same, number), options={"num_cpus": 0.5})
+        ticket = Ticket(call.key)
+        executor.submit(call, ticket)
+        assert ticket.value() == number
+    assert len(executor._lots) == 1
+
+
 def test_those_that_die_with_another_are_told_so(executor, tmp_path):
     for _ in range(3):
         assert [harmless(executor, die_once, tmp_path, 0).value() for _ in range(20)] == [0] * 20

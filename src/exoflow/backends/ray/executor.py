@@ -59,7 +59,7 @@ class RayExecutor:
         self._is_awake = False
         self._is_connected = False
         self._thread: threading.Thread | None = None
-        self._lots: dict[tuple[int, int], Lot] = {}
+        self._lots: dict[tuple[int, str], Lot] = {}
         self._waiting: set[Lot] = set()
 
     def submit(self, call: TaskCall, done: Done) -> None:
@@ -154,9 +154,9 @@ class RayExecutor:
             self._send(lot, [packed.value])
 
     def _lot(self, call: TaskCall) -> Lot:
-        key = id(call.function), id(call.options)
+        key = id(call.function), repr(call.options)  # of a plan that was loaded, or grew, they are other objects that say the same
         lot = self._lots.get(key)
-        if lot is None or lot.function is not call.function or lot.options is not call.options:
+        if lot is None or lot.function is not call.function:
             shipped = shipping.ship(call.function)
             remote = None if shipping.ACTOR in call.options else shipping.remote(call.function, shipped, call.options)
             lot = self._lots[key] = Lot(call.function, call.options, shipped, remote)
