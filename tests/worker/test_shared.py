@@ -147,17 +147,16 @@ def refuse(*_):
 
 def test_memory_that_may_be_written_again_is_given_back_while_no_call_comes(monkeypatch):
     near, far = socket.socketpair()
-
-    class Watched(Spare):
-        def clear(self):
-            super().clear()
-            near.close()  # so that the wait for a call has an end
-
-    spare = Watched()
+    spare = Spare()
     written(LARGE, spare=spare).sent(spare)
+    near.send(b"a call")
+    entrypoint._tidy_up(far, spare)
+    assert spare
+    far.recv(10)
     monkeypatch.setattr(entrypoint, "SPARE_S", 0)
-    assert entrypoint._next(far, spare) is None
+    entrypoint._tidy_up(far, spare)
     assert not spare
+    near.close()
     far.close()
 
 
