@@ -15,9 +15,10 @@ from typing import Any
 from ray.dag import DAGNode
 from ray.exceptions import RayTaskError
 
+from exoflow import codec
 from exoflow.define.dag import Node
 from exoflow.define.task import task
-from exoflow.errors import TaskError
+from exoflow.errors import ResultNotSerializableError, TaskError
 from exoflow.fingerprints import code_fingerprint
 from exoflow.ray.parcel import Parcel, given
 
@@ -114,7 +115,7 @@ def call(step: Step, parcel: Parcel, inputs: list[Any]) -> Any:
     output = step.body.open()(*args, **kwargs)
     if isinstance(output, DAGNode):
         return nodes(translated(output, caller=step, sealed=step.sealed))
-    return Parcel(output) if step.sealed else output
+    return _sealed(step, output) if step.sealed else output
 
 
 @task
@@ -122,7 +123,14 @@ async def wait(step: Step, parcel: Parcel, inputs: list[Any]) -> Any:
     """Await the function of a step, in the engine's own process."""
     args, kwargs = _arguments(step, parcel, inputs)
     output = await step.body.open()(*args, **kwargs)
-    return Parcel(output) if step.sealed else output
+    return _sealed(step, output) if step.sealed else output
+
+
+def _sealed(step: Step, output: Any) -> Parcel:
+    try:
+        return Parcel(output)
+    except codec.NotSerializable as error:  # the function has done its work, so it must not run again for that
+        raise ResultNotSerializableError(task=step.id, path=error.path, type_name=error.type_name, reason=error.reason) from None
 
 
 def undo(step: Step, parcel: Parcel, inputs: list[Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 
 import pytest
@@ -236,3 +237,18 @@ def test_what_a_function_holds_is_as_it_was_at_submission(cluster, tmp_path):
     factor[0] = 100
     let_go(tmp_path, "repaired")
     assert workflow.resume("closure") == 42
+
+
+def test_an_output_that_cannot_be_saved_is_no_reason_to_run_again(cluster, tmp_path):
+    """The function has done its work by then."""
+    folder = str(tmp_path)
+
+    @ray.remote(max_retries=3, retry_exceptions=True)
+    def lock():
+        with open(f"{folder}/ran", "a", encoding="utf-8") as file:
+            file.write("x")
+        return {"a": [threading.Lock()]}
+
+    with pytest.raises(workflow.WorkflowExecutionError, match=r"\['a'\]\[0\]"):
+        workflow.run(lock.bind())
+    assert os.path.getsize(f"{folder}/ran") == 1
