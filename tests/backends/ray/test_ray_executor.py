@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from exoflow.backends.ray import lots
+from exoflow.backends.ray import cluster, lots
 from exoflow.backends.ray.executor import RayExecutor
 from exoflow.backends.ray.far_end import Job
 from exoflow.backends.ray.lots import Attempt, Lot, Packed
@@ -148,3 +148,28 @@ def test_one_of_several_may_return_much(executor):
         harmless(executor, large_at, 0).value()
     tickets = [harmless(executor, large_at, number) for number in range(16)]
     assert [len(ticket.value()) for ticket in tickets] == [1] * 5 + [200_000] + [1] * 10
+
+
+def test_where_there_is_no_ray_all_calls_are_told_so(monkeypatch):
+    asked = []
+
+    def enter(address):
+        asked.append(address)
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(cluster, "enter", enter)
+    executor = RayExecutor(address="nowhere:1")
+    outcomes = [harmless(executor, same, number).wait() for number in range(50)]
+    executor.close()
+    assert {outcome.info.type_name for outcome in outcomes} == {"exoflow.errors.ExecutorUnavailable"}
+    assert asked == ["nowhere:1"]
+
+
+def test_equal_options_are_one_lot(executor):
+    """Each DAG that a task returns brings options of its own."""
+    for _ in range(5):
+        call = msgspec.structs.replace(make_call(same, 1), options={"num_cpus": 0.5})
+        ticket = Ticket(call.key)
+        executor.submit(call, ticket)
+        assert ticket.value() == 1
+    assert len(executor._lots) == 1

@@ -8,6 +8,7 @@ attempt of which nobody knows what it did.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -31,6 +32,8 @@ from exoflow.worker.attempt import Died, Done, Outcome, Returned, Stopped, TaskC
 
 SLOTS = 1000
 """So many tasks Ray has at once. It must know of more than it can run, so that workers find the next and a cluster can grow."""
+TROUBLE_S = 5.0
+"""Ray that could not be reached is left alone so long; it may take a minute to say so."""
 _PARTS = {"[0]": "args", "[1]": "kwargs"}  # of what call.load() gives
 
 
@@ -58,6 +61,7 @@ class RayExecutor:
         self._bell = threading.Semaphore(0)
         self._is_awake = False
         self._is_connected = False
+        self._trouble: tuple[float, Exception] | None = None
         self._thread: threading.Thread | None = None
         self._lots: dict[tuple[int, str], Lot] = {}
         self._waiting: set[Lot] = set()
@@ -140,9 +144,7 @@ class RayExecutor:
             self._answer(attempt, packed)
             return
         try:
-            if not self._is_connected:
-                cluster.enter(self._address)
-                self._is_connected = True
+            self._connect()
             lot = self._lot(attempt.call)
         except Exception as error:  # whatever Ray raises: it has not taken the task
             self._answer(attempt, outcomes.unavailable(error))
@@ -152,6 +154,18 @@ class RayExecutor:
             self._waiting.add(lot)
         else:
             self._send(lot, [packed.value])
+
+    def _connect(self) -> None:
+        if self._is_connected:
+            return
+        if self._trouble is not None and time.monotonic() < self._trouble[0]:
+            raise self._trouble[1]
+        try:
+            cluster.enter(self._address)
+        except Exception as error:
+            self._trouble = time.monotonic() + TROUBLE_S, error
+            raise
+        self._is_connected = True
 
     def _lot(self, call: TaskCall) -> Lot:
         key = id(call.function), repr(call.options)  # of a plan that was loaded, or grew, they are other objects that say the same
