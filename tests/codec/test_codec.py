@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import subprocess
+import sys
 import threading
 
 import cloudpickle
@@ -212,3 +214,13 @@ def test_a_digest_is_of_the_bytes_however_they_are_cut(pieces):
 def test_plain_pickles_are_what_it_writes():
     """Values of ordinary classes need no cloudpickle to be read."""
     assert pickle.loads(codec.encode(Plain([1])).header) == Plain([1])
+
+
+def test_by_value_nothing_of_the_main_script_is_needed_to_load_it(tmp_path):
+    """A worker of somebody else's has another main script."""
+    (tmp_path / "script.py").write_text(
+        "from exoflow import codec\nclass Thing:\n    size = 3\nopen('thing', 'wb').write(codec.encode([Thing()], by_value=True).header)\n",
+        "utf-8",
+    )
+    subprocess.run([sys.executable, "script.py"], cwd=tmp_path, check=True)
+    assert codec.decode(Encoded((tmp_path / "thing").read_bytes()))[0].size == 3

@@ -155,3 +155,20 @@ def test_every_process_gives_the_same():
     assert len(printed) == 1
     marks = json.loads(printed.pop())
     assert len(set(marks)) == len(marks)
+
+
+class Sealed:
+    """Says by itself what it means."""
+
+    def __init__(self, value, wrapping):
+        self.value, self.wrapping = value, wrapping
+
+    def __exoflow_meaning__(self):
+        return self.value
+
+
+def test_an_object_may_say_what_it_means():
+    mark = fingerprints.fingerprint([Sealed({"a": 1}, b"x")])
+    assert mark == fingerprints.fingerprint([Sealed({"a": 1}, b"y")])
+    assert mark != fingerprints.fingerprint([Sealed({"a": 2}, b"x")])
+    assert mark != fingerprints.fingerprint([{"a": 1}])
