@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -143,3 +144,48 @@ def test_without_ray_the_extra_is_named():
     code = "import sys; sys.modules['ray'] = None\nimport exoflow\nexoflow.options()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'exoflow-engine[ray]'" in done.stderr
+
+
+KILLED = """
+import os, signal, sys, time
+import ray
+import exoflow
+from exoflow import ray as onray
+
+folder = sys.argv[1]
+
+class Ticket:
+    def __init__(self, seat):
+        self.seat = seat
+
+def reserving(first):
+    @ray.remote
+    def reserve(seat):
+        open(f"{folder}/reserved", "a").write("x")
+        return Ticket(first + seat)
+    return reserve
+
+@ray.remote
+def pay(ticket):
+    if not os.path.exists(f"{folder}/open"):
+        open(f"{folder}/paying", "w").close()
+        time.sleep(60)
+    return f"paid for seat {ticket.seat}"
+
+ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100_000_000)
+engine = exoflow.Engine(f"sqlite:{folder}/store.db")
+onray.run_async(pay.bind(reserving(10).bind(2)), name="order", engine=engine)
+while not os.path.exists(f"{folder}/paying"):
+    time.sleep(0.05)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_closures_of_a_script_that_was_killed_go_on_without_it(tmp_path, engine):
+    """They, and the classes that they use, are in the store; another process finishes the order, and reserves nothing again."""
+    (tmp_path / "killed.py").write_text(KILLED, "utf-8")
+    done = subprocess.run([sys.executable, "killed.py", str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (tmp_path / "open").touch()
+    assert engine.resume("order").result(60) == "paid for seat 12"
+    assert (tmp_path / "reserved").read_text() == "x"
