@@ -104,8 +104,8 @@ lock: $(DEV_READY) ## write requirements/*.txt anew from pyproject.toml
 	$(COMPILE) --output-file requirements/runtime.txt
 	$(COMPILE) --extra demo --output-file requirements/demo.txt
 	$(COMPILE) --extra demo --group dev --output-file requirements/dev.txt
-	$(COMPILE) --extra spark --output-file requirements/demo-spark.txt
 	$(COMPILE) --extra ray --extra refs --extra spark --constraint requirements/dev.txt --output-file requirements/backends.txt
+	$(COMPILE) --extra spark --constraint requirements/backends.txt --output-file requirements/demo-spark.txt
 
 clean: ## remove environments, caches and build output
 	rm -rf .venv .venv-demo .venv-demo-spark build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

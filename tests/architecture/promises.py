@@ -110,7 +110,8 @@ LOCKS = {
     "demo": ("demo", "dev"),
     "dev": ("dev",),
     "build": ("dev",),
-    **dict.fromkeys(("ray", "refs", "spark"), ("backends",)),
+    **dict.fromkeys(("ray", "refs"), ("backends",)),
+    "spark": ("backends", "demo-spark"),
 }
 """Which lock files must hold the requirements of which part of pyproject.toml."""
 

@@ -151,6 +151,12 @@ def test_another_process_gets_the_rows_and_gives_the_same_frame_back():
         assert engine.run(count_and_sum.bind(made, sum_elsewhere.bind(made))) == (10, 45, True)
 
 
+def test_a_frame_that_was_made_elsewhere_cannot_come_here(spark):
+    """What a worker process says of a task that returns one."""
+    with pytest.raises(codec.NotSerializable, match="cannot leave the process"):
+        codec.bundle(codec.encode({"frame": spark.range(1)}))
+
+
 # --- saved and restored ----------------------------------------------------------------------------------------------------------
 
 SCHEMA = (

@@ -12,6 +12,7 @@ others.
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import re
 import threading
 from concurrent.futures import Future
@@ -175,6 +176,11 @@ def _is_of_spark(error: BaseException) -> bool:
     return type(error).__module__.startswith(("py4j.", "pyspark."))
 
 
+def _refuse(_frame: Any) -> NoReturn:
+    raise TypeError("a DataFrame cannot leave the process that has its Spark session; run this task on executor 'thread'")
+
+
 register(FRAMES, DataFrame)
+copyreg.pickle(DataFrame, _refuse)  # pyspark refuses as well, and speaks of something else
 codec.settlers[DataFrame] = settle
 before_another.append(_of_dead_sessions)
