@@ -11,6 +11,7 @@ class EachExecutor:
 
     name = "each"
     can_kill = False  # nothing ends a thread that does not want to end
+    is_elsewhere = False  # functions run in this process
     slots = 64
 
     def __init__(self):

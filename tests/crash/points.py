@@ -179,6 +179,8 @@ LET_BE = {
     "worker.entrypoint._watch.killpg": "the worker's own death",
     "cli.health.*": "reads the store",
     "cli.output.*": "leads to the terminal",
+    "refs.files.*": "copies of what is in a checkpoint: what is half there is lost as a whole, which the engine is told",
+    "backends.*": "tests/backends kills the parts of Ray and Spark themselves, and engines with them",
 }
 """Exits that are no crash points, and why."""
 
