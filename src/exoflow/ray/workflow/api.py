@@ -32,7 +32,7 @@ def init(*, max_running_workflows: int | None = None, max_pending_workflows: int
 
     Args:
         max_running_workflows: so many run at once, the others wait for their turn; -1 or None: no limit.
-        max_pending_workflows: so many may wait; -1 or None: no limit.
+        max_pending_workflows: so many may wait; -1, 0 (as in Ray) or None: no limit.
     Raises TypeError, ValueError (also if there is an engine with other limits).
     """
     _require_limit("max_running_workflows", max_running_workflows, 1)
