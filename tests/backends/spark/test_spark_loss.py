@@ -15,7 +15,7 @@ from pyspark.sql import functions
 
 import exoflow
 from exoflow import Engine
-from exoflow.backends.spark import frames
+from exoflow.backends.spark import frames, parquet
 from exoflow.backends.spark.sessions import is_alive
 from exoflow.core import journal
 from exoflow.errors import InvalidOptionError, PayloadUnreadableError, RefLostError
@@ -142,6 +142,24 @@ def test_the_next_life_restores_what_was_saved(tmp_path):
     assert consistent(result)
     assert result[0] == SEEN[0]
     assert STORY == ["double", "commit"]
+
+
+def test_what_dies_while_it_is_saved_is_drawn_again_before_anybody_commits(monkeypatch):
+    real, deaths = parquet.write, [kill]
+
+    def write(frame: Any) -> Any:
+        while deaths:
+            deaths.pop()()
+        return real(frame)
+
+    monkeypatch.setattr(parquet, "write", write)
+    made = numbers.bind("chance")
+    with Engine("memory:") as engine:
+        result = engine.run(commit.bind(made, double.bind(made)))
+    assert consistent(result)
+    assert [result[0]] == SEEN
+    assert STORY.count("numbers chance") == 2
+    assert STORY.count("commit") == 1
 
 
 @exoflow.task(can_rollback=True, deterministic=True, checkpoint=False)
