@@ -5,7 +5,7 @@
 #
 #   BASE_PYTHON   the Python from which those environments are made        make BASE_PYTHON=python3.13 setup
 #   PYTHON        an environment of your own; nothing is installed then    make PYTHON=python test
-#   DEMO_PYTHON   the same for the demo; DEMO_SPARK_PYTHON for demo-spark
+#   DEMO_PYTHON   the same for the demo; DEMO_RAY_PYTHON and DEMO_SPARK_PYTHON for the others
 #   ARGS          passed on to test, sim, bench, counts, demo, diagram and lock    make test ARGS="-k fencing -n 0"
 
 BASE_PYTHON ?= python3
@@ -14,6 +14,7 @@ ARGS ?=
 DEV_STAMP := .venv/.installed
 BACKENDS_STAMP := .venv/.backends
 DEMO_STAMP := .venv-demo/.installed
+DEMO_RAY_STAMP := .venv-demo-ray/.installed
 DEMO_SPARK_STAMP := .venv-demo-spark/.installed
 ifndef PYTHON
 PYTHON := .venv/bin/python
@@ -24,6 +25,10 @@ ifndef DEMO_PYTHON
 DEMO_PYTHON := .venv-demo/bin/python
 DEMO_READY := $(DEMO_STAMP)
 endif
+ifndef DEMO_RAY_PYTHON
+DEMO_RAY_PYTHON := .venv-demo-ray/bin/python
+DEMO_RAY_READY := $(DEMO_RAY_STAMP)
+endif
 ifndef DEMO_SPARK_PYTHON
 DEMO_SPARK_PYTHON := .venv-demo-spark/bin/python
 DEMO_SPARK_READY := $(DEMO_SPARK_STAMP)
@@ -33,7 +38,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup check lint format test test-backends coverage sim demo demo-spark bench soak performance counts diagram reliability lock clean
+.PHONY: help setup check lint format test test-backends coverage sim demo demo-ray demo-spark bench soak performance counts diagram reliability lock clean
 
 help: ## list these commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -74,6 +79,9 @@ sim: $(DEV_READY) ## simulate engines for MINUTES=10 with fresh seeds; fails wit
 demo: $(DEMO_READY) ## kill a training run of handwritten digits and watch it go on
 	PYTHONPATH='$(CURDIR)/src' $(DEMO_PYTHON) examples/digits/demo.py $(ARGS)
 
+demo-ray: $(DEMO_RAY_READY) ## kill an actor, and then everything, under a training on Ray
+	PYTHONPATH='$(CURDIR)/src' $(DEMO_RAY_PYTHON) examples/training/demo.py
+
 demo-spark: $(DEMO_SPARK_READY) ## kill Spark, and then everything, under a pipeline of DataFrames; needs Java 17
 	PYTHONPATH='$(CURDIR)/src' $(DEMO_SPARK_PYTHON) examples/imports/demo.py
 
@@ -105,10 +113,11 @@ lock: $(DEV_READY) ## write requirements/*.txt anew from pyproject.toml
 	$(COMPILE) --extra demo --output-file requirements/demo.txt
 	$(COMPILE) --extra demo --group dev --output-file requirements/dev.txt
 	$(COMPILE) --extra ray --extra refs --extra spark --constraint requirements/dev.txt --output-file requirements/backends.txt
+	$(COMPILE) --extra demo --extra ray --constraint requirements/backends.txt --output-file requirements/demo-ray.txt
 	$(COMPILE) --extra spark --constraint requirements/backends.txt --output-file requirements/demo-spark.txt
 
 clean: ## remove environments, caches and build output
-	rm -rf .venv .venv-demo .venv-demo-spark build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-demo .venv-demo-ray .venv-demo-spark build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests examples benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # --- environments ----------------------------------------------------------------------------------------------------------------
@@ -135,6 +144,11 @@ $(BACKENDS_STAMP): requirements/backends.txt $(DEV_STAMP)
 $(DEMO_STAMP): requirements/demo.txt
 	$(call environment,.venv-demo)
 	.venv-demo/bin/python -m pip install --quiet --require-hashes -r requirements/demo.txt
+	@touch $@
+
+$(DEMO_RAY_STAMP): requirements/demo-ray.txt
+	$(call environment,.venv-demo-ray)
+	.venv-demo-ray/bin/python -m pip install --quiet --require-hashes -r requirements/demo-ray.txt
 	@touch $@
 
 $(DEMO_SPARK_STAMP): requirements/demo-spark.txt

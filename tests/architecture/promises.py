@@ -107,10 +107,11 @@ def unexplained_names(package: types.ModuleType) -> list[str]:
 
 LOCKS = {
     "runtime": ("runtime", "demo", "dev"),
-    "demo": ("demo", "dev"),
+    "demo": ("demo", "demo-ray", "dev"),
     "dev": ("dev",),
     "build": ("dev",),
-    **dict.fromkeys(("ray", "refs"), ("backends",)),
+    "ray": ("backends", "demo-ray"),
+    "refs": ("backends",),
     "spark": ("backends", "demo-spark"),
 }
 """Which lock files must hold the requirements of which part of pyproject.toml."""
