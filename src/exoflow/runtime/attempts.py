@@ -133,7 +133,8 @@ class _Attempt(Job):
         lost = _lost(self.run, task, attempt, outcome)
         if lost is not None:
             return lost
-        assert isinstance(outcome, (Raised, Died))
+        if isinstance(outcome, InputsLost):  # of what this workflow does not hold
+            outcome = Died(outcome.reason)
         return ev.TaskFailed(task=task, attempt=attempt, failure=_failure(outcome), chance=self._loop.clock.chance())
 
     def _returned(self, outcome: Returned | Grown) -> ev.Event:
@@ -169,8 +170,10 @@ class _Attempt(Job):
 def _lost(run: Run, task: str, attempt: int, outcome: Outcome) -> ev.InputsLost | None:
     """What the core is told of an attempt that failed because inputs, or the data behind their Refs, are gone; None of any other."""
     if isinstance(outcome, InputsLost):
-        tasks = outcome.tasks or (run.values.refs.lost(outcome.error) if outcome.error is not None else ()) or ()
-        return ev.InputsLost(task=task, attempt=attempt, lost=tasks, spoiled=() if outcome.intact else tasks)
+        tasks = outcome.tasks or (run.values.refs.lost(outcome.error) if outcome.error is not None else None)
+        if tasks is None:
+            return None
+        return ev.InputsLost(task=task, attempt=attempt, lost=tasks, spoiled=() if outcome.intact else tasks, began=outcome.began)
     error = outcome.error or _unpickled(outcome.info) if isinstance(outcome, Raised) and codec.identities else None
     lost = run.values.refs.lost(error) if error is not None else None
     return None if lost is None else ev.InputsLost(task=task, attempt=attempt, lost=lost, began=True)
@@ -230,6 +233,8 @@ def undo(loop: Loop, run: Run, command: cmd.Undo) -> None:
         lost = _lost(run, task, attempt, outcome)
         if lost is not None:
             return lost
+        if isinstance(outcome, InputsLost):
+            outcome = Died(outcome.reason)
         failure = _failure(outcome) if isinstance(outcome, (Raised, Died)) else Failure(kind="died", types=(), text="stopped")
         return ev.UndoFailed(task=task, attempt=attempt, failure=failure, chance=loop.clock.chance())
 

@@ -71,12 +71,14 @@ class Stopped(msgspec.Struct, frozen=True):
 
 class InputsLost(msgspec.Struct, frozen=True):
     """``load()`` could not get the outputs of ``tasks``; the function did not run. ``reason`` is for people. With ``intact``, what is saved
-    of them can be loaded; only what was in memory is gone. Without ``tasks``, ``error`` says which Refs are gone."""
+    of them can be loaded; only what was in memory is gone. Without ``tasks``, ``error`` says which Refs are gone; if the workflow
+    holds none of them, it counts as Died. ``began``: the function did run."""
 
     tasks: tuple[str, ...]
     reason: str
     intact: bool = False
     error: BaseException | None = None
+    began: bool = False
 
 
 Outcome = Returned | Grown | Raised | Died | Stopped | InputsLost

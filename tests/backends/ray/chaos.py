@@ -51,7 +51,7 @@ class World:
         self.start()
 
     def start(self) -> None:
-        quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 5}
+        quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 8}
         room = {"include_dashboard": False, "object_store_memory": 80_000_000}
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": quick, **room})
         self.nodes = [self._node() for _ in range(NODES)]

@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items):
 def cluster():
     """A head node with two CPUs, to which this process is connected. Whoever adds nodes takes them away again."""
     os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)  # where test modules are
-    quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 200, "health_check_failure_threshold": 3}
+    quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 8}
     head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 200_000_000, "_system_config": quick}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")

@@ -19,7 +19,7 @@ import ray
 
 import exoflow
 from exoflow.errors import CheckpointFailedError, PoisonTaskError, TaskFailed
-from tests.backends.ray.asking import engine_on
+from tests.backends.ray.asking import engine_on, kill_node
 
 pytestmark = pytest.mark.slow  # nodes and processes are killed and made
 
@@ -40,7 +40,7 @@ def far(cluster):
             self.node = cluster.add_node(num_cpus=1, resources={"far": 1}, object_store_memory=80_000_000)
 
         def lose(self):
-            cluster.remove_node(self.node, allow_graceful=False)
+            kill_node(cluster, self.node)
             self.add()
 
     far = Far()

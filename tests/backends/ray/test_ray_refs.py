@@ -11,6 +11,7 @@ from exoflow.backends.ray import objects
 from exoflow.errors import InvalidOptionError, TaskFailed
 from exoflow.refs.base import adapter_of, lost_in
 from exoflow.testing.ref_suite import RefSuite
+from tests.backends.ray.asking import kill_node
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]  # on a real Ray
 
@@ -50,7 +51,7 @@ class TestObjects(RefSuite):
         return ref
 
     def destroy(self, ref):
-        self.cluster.remove_node(self.nodes.pop(), allow_graceful=False)
+        kill_node(self.cluster, self.nodes.pop())
 
 
 @ray.remote(num_cpus=0)
@@ -173,10 +174,24 @@ def test_an_object_that_was_never_made_is_lost_and_one_that_could_not_be_is_not(
         assert lost_in(caught.value) == gone
     with pytest.raises(ray.exceptions.WorkerCrashedError) as caught:
         ray.get(lost)
-    found = objects.loss_in(caught.value, (fine, failed, lost))
-    assert found.ref == lost.hex()
-    assert objects.loss_in(caught.value, (fine, failed)) is None
-    assert objects.loss_in(ValueError("other"), (lost,)) is None
+    found = objects.losses_in(caught.value, (fine, failed, lost))
+    assert [each.ref for each in found] == [lost.hex()]
+    assert objects.losses_in(caught.value, (fine, failed)) == []
+    assert objects.is_failure_of_ray(caught.value)
+    assert not objects.is_failure_of_ray(ValueError("other"))
+
+
+@ray.remote(num_cpus=0)
+def increment(value):
+    return value + 1
+
+
+def test_what_was_to_be_made_of_something_lost_is_lost():
+    lost = die.remote()
+    made = increment.remote(lost)
+    with pytest.raises(ray.exceptions.RayTaskError) as caught:
+        ray.get(made)
+    assert {each.ref for each in objects.losses_in(caught.value, (made,))} == {made.hex()}
 
 
 @exoflow.task(executor="ray")

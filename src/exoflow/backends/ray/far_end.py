@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from exoflow import codec
-from exoflow.backends.ray.objects import NATIVE, is_failure_of_ray, loss_in
+from exoflow.backends.ray.objects import NATIVE, is_failure_of_ray, losses_in
 from exoflow.backends.ray.parcels import INLINE_BYTES_MAX, Parcel, unpack
 from exoflow.backends.ray.shipping import by_value, open_function
 from exoflow.codec import Encoded
@@ -23,9 +23,9 @@ from exoflow.worker import task_runner
 from exoflow.worker.attempt import Died, Grown, Raised, Returned, TaskCall
 from exoflow.worker.context import TaskContext
 
-VALUE, PLAN, RAISED, DIED, LOST = b"V", b"P", b"R", b"D", b"L"
-"""First byte of an outcome. What follows is the value or plan (empty if it is beside), an ErrorInfo, or a reason. After LOST comes an
-ErrorInfo, too: the function did not run."""
+VALUE, PLAN, RAISED, DIED, FAILED, UNREADY = b"V", b"P", b"R", b"D", b"F", b"U"
+"""First byte of an outcome. What follows is the value or plan (empty if it is beside), an ErrorInfo, or a reason. FAILED, and UNREADY
+(before the function began): Ray has failed; an ErrorInfo follows, whose exception is a group of what is gone, if that is known."""
 
 BUDGET_S = 0.01
 """A worker that was given several calls begins none after this time."""
@@ -100,14 +100,12 @@ def _run(job: Job, shipped: bytes, parcel: Parcel | None, instance: Any) -> tupl
         return DIED + outcome.reason.encode("utf-8", "backslashreplace"), None
     assert isinstance(outcome, Raised)  # load() does not say here that inputs are lost
     assert outcome.error is not None
-    refs = () if parcel is None else parcel.encoded.refs
-    lost = loss_in(outcome.error, refs)
-    if lost is None or lost.ref not in {adapter_of(ref).id(ref) for ref in refs}:
-        if began and is_failure_of_ray(outcome.error):  # what the function used on its way is gone: as if its worker were
-            return DIED + f"{outcome.info.type_name}: {outcome.info.text}".encode("utf-8", "backslashreplace"), None
+    if not is_failure_of_ray(outcome.error):
         return RAISED + msgspec.msgpack.encode(outcome.info), None
-    info = msgspec.structs.replace(outcome.info, pickled=codec.encode(lost).header)  # causes do not survive pickling
-    return (RAISED if began else LOST) + msgspec.msgpack.encode(info), None
+    lost = losses_in(outcome.error, () if parcel is None else parcel.encoded.refs)
+    gone = codec.encode(ExceptionGroup("gone", lost)).header if lost else None
+    told = msgspec.structs.replace(outcome.info, pickled=gone)
+    return (FAILED if began else UNREADY) + msgspec.msgpack.encode(told), None
 
 
 def actor() -> Any:

@@ -21,8 +21,10 @@ from exoflow.refs.base import register
 from exoflow.refs.values import beside
 
 _DEATHS = (rx.WorkerCrashedError, rx.NodeDiedError, rx.OutOfMemoryError, rx.LocalRayletDiedError, rx.RayActorError)
-_NAMELESS_LOSSES = (*_DEATHS, rx.TaskCancelledError)
 """What Ray raises for an object that was never made, because whoever was to make it is gone. It does not say which object."""
+_FAILURES = (*_DEATHS, rx.ObjectLostError)
+_LOOK_S = 1.0
+"""So long may it take until Ray says of each object whether it is there; one that is still being made is not lost."""
 _ACTOR = re.compile(r"Actor\((.*), ([0-9a-f]+)\)")
 """What Ray shows of a handle: the one public way to its id."""
 
@@ -40,10 +42,10 @@ class _Objects:
     def get(self, ref: Any) -> Any:
         try:
             return ray.get(ref)
-        except rx.RayTaskError:  # what was to make it has failed, which is not a loss
-            raise
-        except _NAMELESS_LOSSES as error:
-            raise RefLostError(kind=self.kind, ref=self.id(ref), reason=_first_line(error)) from error
+        except rx.RayError as error:
+            if is_failure_of_ray(error) or isinstance(error, rx.TaskCancelledError):
+                raise RefLostError(kind=self.kind, ref=self.id(ref), reason=_first_line(error)) from error
+            raise  # somebody's code has failed to make it
 
     def checkpoint(self, ref: Any, id: str) -> Future[Any]:  # noqa: A002
         return beside(lambda: self.get(ref), "ray-object")
@@ -157,37 +159,30 @@ register(ACTORS, ActorHandle)
 # --- which Ref is gone -----------------------------------------------------------------------------------------------------------
 
 
-def loss_in(error: BaseException, refs: Sequence[Any]) -> RefLostError | None:
-    """The Ref of Ray that ``error``, or one of its causes, says is gone. Where Ray does not say which, it is one of ``refs`` that is."""
+def losses_in(error: BaseException, refs: Sequence[Any]) -> list[RefLostError]:
+    """What is gone, if ``error`` comes of that: what Ray names, and which of ``refs`` cannot be had. Ray does not name all of it: not what
+    was to be made by a worker that died, nor what was to be made of what is gone."""
+    found = {
+        (adapter.kind, lost): RefLostError(kind=adapter.kind, ref=lost, reason=_first_line(each))
+        for each in _causes(error)
+        for adapter in (OBJECTS, ACTORS)
+        for lost in adapter.lost(each)
+    }
     objects = [ref for ref in refs if isinstance(ref, ray.ObjectRef)]
-    actors = {ACTORS.id(ref) for ref in refs if isinstance(ref, ActorHandle)}
-    nameless = False
-    for each in _causes(error):
-        if isinstance(each, RefLostError):
-            return each
-        for adapter in (OBJECTS, ACTORS):
-            for lost in adapter.lost(each):
-                if adapter is OBJECTS or lost in actors or not objects:
-                    return RefLostError(kind=adapter.kind, ref=lost, reason=_first_line(each))
-        nameless |= isinstance(each, _NAMELESS_LOSSES)
-    if not nameless or not objects:
-        return None
-    for ref in ray.wait(objects, num_returns=len(objects), timeout=0, fetch_local=False)[0]:
+    ready = ray.wait(objects, num_returns=len(objects), timeout=_LOOK_S, fetch_local=False)[0] if objects else []
+    for ref in ready:
         try:
             OBJECTS.get(ref)
-        except RefLostError as found:
-            return found
-        except rx.RayError as other:
-            found_in = loss_in(other, ())
-            if found_in is not None:
-                return found_in
-    return None
+        except RefLostError as lost_one:
+            found[lost_one.kind, lost_one.ref] = lost_one
+        except rx.RayError:  # somebody's code has failed to make it
+            continue
+    return list(found.values())
 
 
 def is_failure_of_ray(error: BaseException) -> bool:
     """Whether ``error``, or one of its causes, is of Ray and not of anybody's code."""
-    failures = (*_DEATHS, rx.ObjectLostError)
-    return any(isinstance(each, failures) and not getattr(each, "actor_init_failed", False) for each in _causes(error))
+    return any(isinstance(each, _FAILURES) and not getattr(each, "actor_init_failed", False) for each in _causes(error))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -8,7 +8,7 @@ import msgspec
 from ray import exceptions as rx
 
 from exoflow import codec
-from exoflow.backends.ray.far_end import DIED, LOST, PLAN, RAISED
+from exoflow.backends.ray.far_end import DIED, FAILED, PLAN, RAISED, UNREADY
 from exoflow.backends.ray.parcels import Remote
 from exoflow.codec import Encoded
 from exoflow.errors import ExecutorUnavailable
@@ -35,10 +35,12 @@ def told(answer: bytes, refs: tuple[Any, ...], beside: Any) -> Outcome:
         return Died(bytes(rest).decode())
     if mark == RAISED:
         return Raised(_decode_error(rest))
-    if mark == LOST:
+    if mark in (FAILED, UNREADY):
         info = _decode_error(rest)
-        assert info.pickled is not None
-        return InputsLost((), info.text, intact=True, error=codec.decode(Encoded(info.pickled)))
+        reason = f"{info.type_name}: {info.text}"
+        if info.pickled is None:
+            return Died(reason)
+        return InputsLost((), reason, intact=True, error=codec.decode(Encoded(info.pickled)), began=mark == FAILED)
     if rest:
         inside = codec.parse(rest)
         encoded = Encoded(inside.header, inside.buffers, refs)
