@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["simulation", "machine", "exhaustive", "cross-check", "kills", "power-loss", "bit-rot", "mutants", "crash-everywhere"]
+Kind = Literal["simulation", "machine", "exhaustive", "cross-check", "kills", "power-loss", "bit-rot", "mutants", "crash-everywhere", "ray"]
 
 
 class Campaign(msgspec.Struct, kw_only=True, omit_defaults=True):
