@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from exoflow.testing.mutants.mutant import Mutant
 
-_WORKFLOWS = "tests/refs/test_refs_in_workflows.py -m 'not slow'"
+_WORKFLOWS = "tests/refs/test_refs_in_workflows.py -k not processes and not nothing"
 
 REFERRING = (
     Mutant(
