@@ -120,6 +120,7 @@ def standing(state: State) -> list[str]:
 
 _WANTED = frozenset({Phase.WAITING, Phase.HELD, Phase.PAUSED})
 """To run, because somebody wants the output."""
+_UNDONE = frozenset({Phase.UNDO_WAITING, Phase.UNDO_PAUSED})
 
 
 def _unwound(state: State) -> bool:
@@ -127,7 +128,9 @@ def _unwound(state: State) -> bool:
     if state.unwinding is None:
         state.unwinding = deque()
         for task in state.tasks.values():  # from here on, only rollbacks say what is needed
-            if task.phase in _WANTED or (task.phase is Phase.FAILED and task.version != UNEXECUTED):
+            renewed = task.again and task.phase in _UNDONE  # it was to be undone in order to run again: it will be, in its turn
+            if renewed or task.phase in _WANTED or (task.phase is Phase.FAILED and task.version != UNEXECUTED):
+                task.again = False
                 demand.release_claims(state, task)
                 state.move(task, Phase.DONE if task.version != UNEXECUTED else Phase.IDLE)
         for task in list(state.tasks.values()):
