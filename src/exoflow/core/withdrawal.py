@@ -81,7 +81,8 @@ def drop(state: State, task: Task) -> None:
             if up.holds == 0:
                 state.agenda.append(up)
     state.move(task, Phase.IDLE)
-    demand.want(state, task)
+    if state.unwinding is None:  # or else it will never run, and what it reads must not be made for it
+        demand.want(state, task)
 
 
 def withdraw_record(state: State, task: Task) -> None:
