@@ -128,9 +128,10 @@ def _unwound(state: State) -> bool:
     if state.unwinding is None:
         state.unwinding = deque()
         for task in state.tasks.values():  # from here on, only rollbacks say what is needed
-            renewed = task.again and task.phase in _UNDONE  # it was to be undone in order to run again: it will be, in its turn
-            if renewed or task.phase in _WANTED or (task.phase is Phase.FAILED and task.version != UNEXECUTED):
-                task.again = False
+            # What was to be undone before, because it was to run again or because that failed, will be in its turn.
+            early = (task.again or (task.giving_up and task.version != UNEXECUTED)) and task.phase in _UNDONE
+            if early or task.phase in _WANTED or (task.phase is Phase.FAILED and task.version != UNEXECUTED):
+                task.again = task.giving_up = False
                 demand.release_claims(state, task)
                 state.move(task, Phase.DONE if task.version != UNEXECUTED else Phase.IDLE)
         for task in list(state.tasks.values()):
