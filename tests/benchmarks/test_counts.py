@@ -29,6 +29,13 @@ from exoflow.store import sqlite
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True)
+def _no_refs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a program that knows no kind of Ref, whatever other tests have made known to this process."""
+    for each in list(codec.identities):
+        monkeypatch.delitem(codec.identities, each)
+
+
 @pytest.fixture(scope="module")
 def runs() -> list[dict[str, Figures]]:
     """The figures of two processes with different hash seeds, whatever else the environment asks of Python (-O would drop assertions)."""
