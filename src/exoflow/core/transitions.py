@@ -283,7 +283,9 @@ def saved(state: State, record: journal.OutputSaved) -> None:
     state.set_saving(task, Saving.NOT)
     task.durable = True
     task.effect = task.effect and task.kind is Kind.UNDOABLE
-    if task.read_when_saved:
+    if task.condemned:  # while its record was on the way: only what goes with it may read it
+        demand.recount_downstream(state, task)
+    elif task.read_when_saved:
         demand.became_usable(state, task)
     elif not task.present:  # it was lost, or nobody was there to read it, while its record was on the way
         demand.became_readable(state, task)
