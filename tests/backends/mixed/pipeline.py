@@ -28,7 +28,6 @@ def label(event, context):
 label = exoflow.aws_lambda("label", can_rollback=True)
 
 
-@exoflow.spark_factory
 def small() -> SparkSession:
     options = {
         "spark.driver.bindAddress": "127.0.0.1",
@@ -115,6 +114,7 @@ def expect(numbers: np.ndarray) -> int:
 def main(folder: Path, dies: str) -> None:
     os.environ |= {"MIXED_FOLDER": str(folder), "MIXED_DIES": dies, "MIXED_ENGINE": str(os.getpid())}
     (folder / "labels.py").write_text(CODE)
+    exoflow.spark_factory(small)  # here: tests of Spark, which may be in the same process, have their own
     ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False, logging_level="ERROR")
     with FunctionServer({"label": Function("labels.label", folder=str(folder))}) as server:
         os.environ |= server.environment()
