@@ -145,3 +145,13 @@ def test_a_lock_file_that_is_cleared_up_while_it_is_made_is_made_again(store: Sq
     assert not other.is_dead(newcomer.id)
     end(newcomer)
     end(other)
+
+
+def test_ids_lie_together_in_the_index_of_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written at the same time is read and written as the same few pages, however many workflows there are."""
+    made = []
+    for ms in (5, 1_795_000_000_000, 1_795_000_000_001, 4_000_000_000_000):
+        monkeypatch.setattr(host.time, "time_ns", lambda ms=ms: ms * 1_000_000)
+        made.append({SYSTEM_HOST.new_id() for _ in range(100)})
+    assert [len(ids) for ids in made] == [100] * 4
+    assert sorted(set().union(*made)) == [each for ids in made for each in sorted(ids)]

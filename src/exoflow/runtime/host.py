@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import functools
 import os
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
@@ -75,7 +76,8 @@ class SystemHost:
         return os.getpid()
 
     def new_id(self) -> str:
-        return os.urandom(16).hex()
+        """In the order of time, or a store's indexes of ids would be written all over: 22 KB a workflow among 50,000 instead of 6."""
+        return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
 
     def enter(self, owner: str, store: Store) -> Lock:
         """Stores that know of no folder (``directory``) get no lock."""
