@@ -346,6 +346,22 @@ def test_a_worker_that_dies_costs_no_retry_but_the_third_death_is_poison() -> No
     assert "PoisonTaskError" in drill.why
 
 
+def test_a_task_is_not_blamed_for_the_machine_it_ran_on() -> None:
+    """Between the death of a node and the moment when Ray noticed, three attempts were sent there, and the task counted as poison."""
+    drill = Drill(internal("a"))
+    pauses = []
+    for _ in range(7):
+        (timer,) = [command for command in drill.fail("a", "stranded", "no node") if isinstance(command, cmd.SetTimer)]
+        pauses.append(timer.delay_s)
+        assert runs(drill.timer("a", "retry")) == ["a"]
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
+    assert drill.machine.state.tasks["a"].deaths == 0
+    drill.fail("a", "stranded", "no node")
+    assert drill.status is Status.FAILED
+    assert "what it ran on or had called went 8 times, last: no node" in drill.why
+    assert "WorkerDiedError" in drill.why
+
+
 def test_deaths_are_counted_across_crashes() -> None:
     drill = Drill(internal("a"))
     drill.fail("a", "died")

@@ -9,7 +9,7 @@ from exoflow.core.journal import Failure, Stored
 from exoflow.core.spec.annotations import Kind
 from exoflow.core.spec.graph import Graph
 from exoflow.core.spec.ids import UNEXECUTED, derived_version, drawn_version
-from exoflow.core.spec.retry import DEATHS_MAX, delay_s, may_retry
+from exoflow.core.spec.retry import DEATHS_MAX, STRANDED_MAX, STRANDED_POLICY, delay_s, may_retry
 from exoflow.core.state import Phase, Saving, State, Task
 
 
@@ -96,8 +96,8 @@ def append_saved(state: State, task: Task, stored: Stored) -> None:
 def failed(state: State, task: Task, event: ev.TaskFailed) -> None:
     failure = event.failure
     task.failure = failure
-    if failure.kind == "died":
-        _died(state, task, failure)
+    if failure.kind in ("died", "stranded"):
+        _died(state, task, event)
         return
     if failure.kind == "blocked":
         state.move(task, Phase.IDLE)
@@ -127,8 +127,18 @@ def failed(state: State, task: Task, event: ev.TaskFailed) -> None:
         give_up(state, task, failure)
 
 
-def _died(state: State, task: Task, failure: Failure) -> None:
-    task.deaths += 1
+def _died(state: State, task: Task, event: ev.TaskFailed) -> None:
+    failure = event.failure
+    pause_s = 0.0
+    if failure.kind == "died":
+        task.deaths += 1
+        is_enough = task.deaths >= DEATHS_MAX
+        error, text = "PoisonTaskError", f"it killed its worker {task.deaths} times, last: {failure.text}"
+    else:
+        times = state.strandings[task.id] = state.strandings.get(task.id, 0) + 1
+        pause_s = delay_s(STRANDED_POLICY, times, event.chance)
+        is_enough = times >= STRANDED_MAX
+        error, text = "WorkerDiedError", f"what it ran on or had called went {times} times, last: {failure.text}"
     state.records.append(
         journal.WorkerDied(
             task=task.id,
@@ -139,12 +149,11 @@ def _died(state: State, task: Task, failure: Failure) -> None:
             parent_version=task.parent_version,
         )
     )
-    if task.deaths >= DEATHS_MAX and not (task.effect and task.kind is Kind.COMMITTING):
-        text = f"it killed its worker {task.deaths} times, last: {failure.text}"
-        give_up(state, task, Failure(kind="final", types=("exoflow.errors.PoisonTaskError", "exoflow.errors.TaskError"), text=text))
+    if is_enough and not (task.effect and task.kind is Kind.COMMITTING):
+        give_up(state, task, Failure(kind="final", types=(f"exoflow.errors.{error}", "exoflow.errors.TaskError"), text=text))
     else:
         state.move(task, Phase.PAUSED)
-        state.pauses[task.id] = 0.0
+        state.pauses[task.id] = pause_s
 
 
 def give_up(state: State, task: Task, failure: Failure) -> None:

@@ -300,6 +300,7 @@ class State:
         "rounds_kept",
         "stability",
         "status",
+        "strandings",
         "tasks",
         "undo_cancelled",
         "undo_on_failure",
@@ -339,6 +340,7 @@ class State:
         self.unsettled = 0  # nondeterministic tasks without checkpoint: while 0, every graph is safe
         self.stability: Stability
         self.losses: dict[str, int] = {}  # how often attempts found, while they ran, that what they were given is gone
+        self.strandings: dict[str, int] = {}  # how often attempts died with what they ran on
         self.pauses: dict[str, float] = {}  # back-off of failed attempts whose failure is being recorded
         # worklists
         self.agenda: list[Task] = []

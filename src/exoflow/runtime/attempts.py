@@ -134,7 +134,7 @@ class _Attempt(Job):
         if lost is not None:
             return lost
         if isinstance(outcome, InputsLost):  # of what this workflow does not hold
-            outcome = Died(outcome.reason)
+            outcome = Died(outcome.reason, stranded=True)
         return ev.TaskFailed(task=task, attempt=attempt, failure=_failure(outcome), chance=self._loop.clock.chance())
 
     def _returned(self, outcome: Returned | Grown) -> ev.Event:
@@ -217,7 +217,8 @@ def _quick(value: Any) -> bool:
 
 def _failure(outcome: Raised | Died) -> Failure:
     if isinstance(outcome, Died):
-        return Failure(kind="died", types=("exoflow.errors.WorkerDiedError",), text=outcome.reason)
+        kind = "stranded" if outcome.stranded else "died"
+        return Failure(kind=kind, types=("exoflow.errors.WorkerDiedError",), text=outcome.reason)
     info = outcome.info
     kind = "final" if info.type_name in _FINAL else "unusable" if info.type_name in _UNUSABLE else "raised"
     if info.type_name == "exoflow.errors.PayloadUnreadableError":
@@ -234,7 +235,7 @@ def undo(loop: Loop, run: Run, command: cmd.Undo) -> None:
         if lost is not None:
             return lost
         if isinstance(outcome, InputsLost):
-            outcome = Died(outcome.reason)
+            outcome = Died(outcome.reason, stranded=True)
         failure = _failure(outcome) if isinstance(outcome, (Raised, Died)) else Failure(kind="died", types=(), text="stopped")
         return ev.UndoFailed(task=task, attempt=attempt, failure=failure, chance=loop.clock.chance())
 

@@ -58,9 +58,11 @@ class Raised(msgspec.Struct, frozen=True):
 
 class Died(msgspec.Struct, frozen=True):
     """The worker died or became unreachable, or the function says so of what it called (:class:`~exoflow.errors.UnknownOutcomeError`);
-    whether it had effects is unknown."""
+    whether it had effects is unknown. ``stranded``: not by itself, but with its machine, or what it had called on others died. So
+    it is not counted against the task."""
 
     reason: str
+    stranded: bool = False
 
 
 class Stopped(msgspec.Struct, frozen=True):
@@ -72,7 +74,7 @@ class Stopped(msgspec.Struct, frozen=True):
 class InputsLost(msgspec.Struct, frozen=True):
     """``load()`` could not get the outputs of ``tasks``; the function did not run. ``reason`` is for people. With ``intact``, what is saved
     of them can be loaded; only what was in memory is gone. Without ``tasks``, ``error`` says which Refs are gone; if the workflow
-    holds none of them, it counts as Died. ``began``: the function did run."""
+    holds none of them, it counts as stranded. ``began``: the function did run."""
 
     tasks: tuple[str, ...]
     reason: str

@@ -18,7 +18,7 @@ import pytest
 import ray
 
 import exoflow
-from exoflow.errors import CheckpointFailedError, PoisonTaskError, TaskFailed
+from exoflow.errors import CheckpointFailedError, TaskFailed
 from tests.backends.ray.asking import engine_on, kill_node
 
 pytestmark = pytest.mark.slow  # nodes and processes are killed and made
@@ -259,20 +259,19 @@ def test_an_actor_that_cannot_be_saved_fails_its_task_by_name(engine, cluster):
 
 
 @exoflow.task(executor="ray", can_rollback=True)
-def use_an_actor_of_its_own(marks, fatal):
+def use_an_actor_of_its_own(marks):
     count(marks, "used")
     counter = Counter.remote()
-    if fatal or counted(marks, "used") == 1:
+    if counted(marks, "used") < 4:
         ray.kill(counter)
     return ray.get(counter.read.remote())
 
 
-def test_a_task_whose_own_actor_dies_counts_as_dead(engine, cluster, tmp_path):
-    """Nobody knows what it did until then; so it runs again, but not for ever."""
-    assert engine.run(use_an_actor_of_its_own.bind(tmp_path, False)) == 0
-    with pytest.raises(TaskFailed) as caught:
-        engine.run(use_an_actor_of_its_own.bind(tmp_path, True))
-    assert isinstance(caught.value.__cause__, PoisonTaskError)
+def test_a_task_whose_own_actor_dies_is_no_poison(engine, cluster, tmp_path):
+    """Nobody knows what it did until then; so it runs again. It is not to blame: the actor may have been on a node that had gone, and until
+    Ray notices, it puts the next ones there, too (three of them in a schedule of ``chaos``)."""
+    assert engine.run(use_an_actor_of_its_own.bind(tmp_path)) == 0
+    assert counted(tmp_path, "used") == 4
 
 
 # --- the driver ------------------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ _NEVER_RAN = (
     rx.PendingCallsLimitExceeded,
 )
 """Ray says so only of tasks that it has not given to any worker."""
+_MAY_BE_THE_NODE = (rx.NodeDiedError, rx.LocalRayletDiedError, rx.RayActorError)
 _SILENT = "; Ray does not say how: killed (SIGKILL, by the system when memory is short, for one) or crashed"
 _decode_error = msgspec.msgpack.Decoder(ErrorInfo).decode
 
@@ -39,7 +40,7 @@ def told(answer: bytes, refs: tuple[Any, ...], beside: Any) -> Outcome:
         info = _decode_error(rest)
         reason = f"{info.type_name}: {info.text}"
         if info.pickled is None:
-            return Died(reason)
+            return Died(reason, stranded=True)
         return InputsLost((), reason, intact=True, error=codec.decode(Encoded(info.pickled)), began=mark == FAILED)
     if rest:
         inside = codec.parse(rest)
@@ -55,7 +56,7 @@ def untold(error: BaseException) -> Outcome:
         return unavailable(error)
     if isinstance(error, rx.WorkerCrashedError):
         return Died(f"{error}{_SILENT}")
-    return Died(f"{type(error).__name__}: {error}")
+    return Died(f"{type(error).__name__}: {error}", stranded=isinstance(error, _MAY_BE_THE_NODE))
 
 
 def unavailable(error: BaseException) -> Raised:

@@ -10,6 +10,8 @@ DEATHS_MAX = 3
 """Worker deaths of one task before it counts as poison."""
 LOSSES_MAX = 20
 """How often in one life of the engine a task may find, while it runs, that what it was given is gone."""
+STRANDED_MAX = 8
+"""How often in one life of the engine a task may die with its machine, or because of what it had called on others."""
 UNDO_TRIES_MAX = 5
 """Failed tries of one rollback before a person must look."""
 
@@ -27,6 +29,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 UNDO_POLICY = RetryPolicy(retries=UNDO_TRIES_MAX - 1, backoff_s=0.2, backoff_max_s=5.0)
+STRANDED_POLICY = RetryPolicy(retries=STRANDED_MAX - 1, backoff_s=0.5, backoff_max_s=8.0)
+"""For a cluster may take a quarter of a minute until it notices that a node is gone, and send it work all that time."""
 
 
 def may_retry(policy: RetryPolicy, failures: int, type_names: Iterable[str]) -> bool:

@@ -111,7 +111,7 @@ class Fail(_Step, frozen=True, kw_only=True, tag="fail"):
 
     task: str
     attempt: int = 0
-    how: Literal["raised", "final", "died"] = "raised"
+    how: Literal["raised", "final", "died", "stranded"] = "raised"
     acted: bool = False
 
 

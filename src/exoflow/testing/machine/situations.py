@@ -40,6 +40,8 @@ SITUATIONS = frozenset(
         "a saved output is withdrawn",
         "a task died",
         "a task died after it acted",
+        "a task stranded",
+        "a task stranded after it acted",
         "a task final",
         "a task final after it acted",
         "a task raised",

@@ -25,7 +25,7 @@ from exoflow.testing.machine.parts import Attempt, Entry, Provenance, Save
 from exoflow.testing.machine.schedules import STOPPED, Knobs, RandomSchedule, Schedule
 
 _SOMEWHERE = journal.Stored(1, b"")
-_LEAVES = {"raised": ("ValueError",), "final": ("ValueError",), "died": ()}
+_LEAVES = {"raised": ("ValueError",), "final": ("ValueError",), "died": (), "stranded": ()}
 
 
 class World:

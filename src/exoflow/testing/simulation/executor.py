@@ -62,7 +62,8 @@ class SimExecutor:
         outcome = task_runner.run(attempt.call)
         strand = attempt.strand
         if attempt.died and self._process.alive:
-            self._answer(attempt, Died("killed by a fault"))
+            with_its_machine = attempt.call.context.attempt % 3 == 0
+            self._answer(attempt, Died("killed by a fault", stranded=with_its_machine))
             return
         if strand is None or strand.stopped or not self._process.alive:
             raise Killed
