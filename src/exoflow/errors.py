@@ -394,10 +394,11 @@ class RefLostError(TaskError, LookupError):
 
 
 class CheckpointFailedError(TaskError):
-    """The checkpoint of a Ref raised, so the output that holds it cannot be saved. That error is the cause where it is at hand."""
+    """The checkpoint of a Ref raised, so what holds it cannot be saved: an output, or the arguments of a workflow, which is then not
+    begun. That error is the cause where it is at hand."""
 
     code = "checkpoint_failed"
-    template = "the output of task '{task}' is not saved, because the checkpoint of its Ref '{ref}' failed: {reason}"
+    template = "{what} cannot be saved, because the checkpoint of Ref '{ref}' failed: {reason}"
 
 
 class RemoteTaskError(TaskError):

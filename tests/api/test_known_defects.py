@@ -2,7 +2,7 @@
 
 Others are told elsewhere: D1 also as a real crash (tests/crash/test_recovery_cases.py, R3), D4 (tests/core/test_examples.py, E1),
 D5 and D14 (tests/api/test_saving.py), D7 (tests/api/test_failures.py), D11 (the suites of stores and blobs), D12 (tests/store and
-tests/power). D3 and D13 are about actors, which come with remote backends.
+tests/power). D3, D4 and D13 on a real Ray, with its actors: tests/backends/ray/test_ray_losses.py.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from exoflow.define.plan import Plan, encode_plan, graph_of, make_plan
 from exoflow.define.task import Task
 from exoflow.define.workflow import Workflow
 from exoflow.errors import InvalidOptionError, UnsafeWorkflowError, WrongContextError
-from exoflow.runtime.refs import PLAN, when_all
+from exoflow.runtime.refs import PLAN, holder_of, when_all
 from exoflow.runtime.threads import Threads
 from exoflow.runtime.values import Values, store_bytes, store_ref
 from exoflow.settings import Settings
@@ -61,7 +61,7 @@ def saved(plan: Plan, values: Values, settings: Settings, threads: Threads) -> t
             ended: Future[None] = Future()
             when_all(waiting, lambda: ended.set_result(None))
             threads.wait(ended)
-        put = partial(store_ref, values.store, "an argument", limit_bytes=settings.payload_limit)
+        put = partial(store_ref, values.store, holder_of(PLAN), limit_bytes=settings.payload_limit)
         kept = values.refs.save(PLAN, 0, encoded.refs, put)
     stored, payload = store_bytes(
         values.store,

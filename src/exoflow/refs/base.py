@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from importlib import import_module
 from typing import Any, ClassVar, Protocol, Self
@@ -169,9 +170,23 @@ def adapter_named(kind: str) -> RefAdapter:
     return found  # type: ignore[no-any-return]
 
 
+deaths: list[Callable[[BaseException], bool]] = []
+"""For backends that tasks of this process use: each says whether an exception (not its causes) comes of the end of the backend."""
+
+
+def is_death(error: BaseException) -> bool:
+    """Whether ``error`` of a task says that a backend died under it, so that nobody knows what the task did."""
+    return bool(deaths) and any(died(each) for each in causes(error) for died in deaths)
+
+
 def lost_in(error: BaseException) -> set[str]:
     """The identities of all Refs of which ``error`` or one of its causes says that they are gone."""
-    found: set[str] = set()
+    adapters = {id(each): each for each in _adapters.values()}.values()
+    return {identity(adapter, ref_id) for each in causes(error) for adapter in adapters for ref_id in adapter.lost(each)}
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """``error`` and all that it comes of."""
     seen: set[int] = set()
     stack: list[BaseException | None] = [error]
     while stack:
@@ -179,9 +194,7 @@ def lost_in(error: BaseException) -> set[str]:
         if here is None or id(here) in seen:
             continue
         seen.add(id(here))
-        for adapter in {id(each): each for each in _adapters.values()}.values():
-            found.update(identity(adapter, ref_id) for ref_id in adapter.lost(here))
+        yield here
         cause = getattr(here, "cause", None)  # of exceptions that a backend wraps
         stack += [here.__cause__, here.__context__, cause if isinstance(cause, BaseException) else None]
         stack += here.exceptions if isinstance(here, BaseExceptionGroup) else ()
-    return found

@@ -29,6 +29,7 @@ from exoflow.errors import (
     StoreUnavailable,
     UnresumableTaskError,
 )
+from exoflow.refs.base import is_death
 from exoflow.runtime.calls import arguments, undo_arguments
 from exoflow.runtime.loop import Job, Loop
 from exoflow.runtime.run import Run
@@ -135,6 +136,8 @@ class _Attempt(Job):
             return lost
         if isinstance(outcome, InputsLost):  # of what this workflow does not hold
             outcome = Died(outcome.reason, stranded=True)
+        elif isinstance(outcome, Raised) and outcome.error is not None and is_death(outcome.error):
+            outcome = Died(f"{outcome.info.type_name}: {outcome.info.text}", stranded=True)
         return ev.TaskFailed(task=task, attempt=attempt, failure=_failure(outcome), chance=self._loop.clock.chance())
 
     def _returned(self, outcome: Returned | Grown) -> ev.Event:

@@ -37,7 +37,7 @@ from exoflow.errors import (
 from exoflow.runtime.attempts import ask, give_up, run_task, stop, to_bytes, undo, unsaveable
 from exoflow.runtime.loop import Loop
 from exoflow.runtime.ownership import birth_of, life_of
-from exoflow.runtime.refs import when_all
+from exoflow.runtime.refs import holder_of, when_all
 from exoflow.runtime.run import Run
 from exoflow.runtime.values import Saved, Spoiled, Values, store_ref
 from exoflow.store.base import Head, Verdict, Write
@@ -149,12 +149,16 @@ def _save(loop: Loop, run: Run, command: cmd.Save, value: Any, call: Call, *, au
         if lost is None and not isinstance(error, RefLostError):
             give_up(loop, run, error)
             return
-        event = ev.OutputsLost(tasks=tuple({command.task, *(lost or ())}))
+        failed = run.values.refs.lost_again(command.task, error)
+        if failed is None:
+            event = ev.OutputsLost(tasks=tuple({command.task, *(lost or ())}))
+        else:
+            event = ev.OutputUnstorable(task=command.task, attempt=command.attempt, failure=unsaveable(command.task, call, failed))
     loop.post(run, event)
 
 
 def _put_ref(loop: Loop, task: str, ref: str, data: Any) -> tuple[bytes, str | None]:
-    return store_ref(loop.store, task, ref, data, loop.settings.payload_limit)
+    return store_ref(loop.store, holder_of(task), ref, data, loop.settings.payload_limit)
 
 
 # --- keeping, telling --------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from exoflow.codec import identities
 from exoflow.core.journal import KeptRef
+from exoflow.core.spec.retry import LOSSES_MAX
 from exoflow.errors import CheckpointFailedError, RefLostError
 from exoflow.refs.base import RefAdapter, adapter_named, adapter_of, lost_in
 from exoflow.runtime.threads import Threads
@@ -62,6 +63,7 @@ class Refs:
         self._back: dict[str, tuple[Future[_Held], set[str]]] = {}  # by version: what was restored, and for the output of which tasks
         self._users: dict[str, set[str]] = {}  # by version of what can change
         self._gone: set[str] = set()  # identities of what was lost
+        self._unsaved: dict[str, int] = {}  # how often what a task returned was lost before it was saved
 
     # --- outputs in memory ---------------------------------------------------------------------------------------------------
 
@@ -170,6 +172,15 @@ class Refs:
                 self._snapshots.pop(version, None)
             kept.append(known)
         return tuple(kept)
+
+    def lost_again(self, task: str, error: BaseException) -> CheckpointFailedError | None:
+        """The output of ``task`` was lost before it was saved, as ``error`` says. What to say if that was once too often: a task that
+        returns what is gone already would run for ever."""
+        self._unsaved[task] = self._unsaved.get(task, 0) + 1
+        if self._unsaved[task] < LOSSES_MAX:
+            return None
+        reason = f"its data was lost {LOSSES_MAX} times before it was saved, at last: {error}"
+        return CheckpointFailedError(what=holder_of(task), ref=", ".join(sorted(lost_in(error))), reason=reason)
 
     def _versions(self, task: str, attempt: int, refs: Iterable[Any]) -> list[tuple[RefAdapter, str, Any]]:
         found = []
@@ -286,6 +297,11 @@ class Refs:
         return tuple({holder: None for holders in known.values() for holder in holders if isinstance(holder, str)}) if is_ours else None
 
 
+def holder_of(task: str) -> str:
+    """What holds the Refs of ``task``, in words."""
+    return f"the output of task '{task}'" if task != PLAN else "an argument of the workflow"
+
+
 def _version(adapter: RefAdapter, identity: str, task: str, attempt: int) -> str:
     return f"{identity} of {task}#{attempt}" if adapter.mutable and task != PLAN else identity
 
@@ -303,10 +319,12 @@ def _data(task: str, adapter: RefAdapter, ref: Any, snapshot: Future[Any]) -> An
     try:
         return snapshot.result()
     except Exception as error:
-        if lost_in(error):
-            raise
         reason = f"{type(error).__name__}: {error}"
-        raise CheckpointFailedError(task=task, ref=adapter.id(ref), reason=reason) from error
+        if lost_in(error):
+            if task == PLAN and not isinstance(error, RefLostError):  # the caller shall not have to know what the backend raises
+                raise RefLostError(kind=adapter.kind, ref=adapter.id(ref), reason=reason) from error
+            raise
+        raise CheckpointFailedError(what=holder_of(task), ref=adapter.id(ref), reason=reason) from error
 
 
 def _is_there(future: Future[Any]) -> bool:

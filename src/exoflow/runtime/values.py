@@ -45,15 +45,15 @@ def store_bytes(
     return Stored(size, bytes.fromhex(blob), blob, meaning, refs), None
 
 
-def store_ref(store: Store, task: str, ref: str, data: Any, limit_bytes: int) -> tuple[bytes, str | None]:
-    """Put what the checkpoint of a Ref gave where it belongs: into the record, or into a blob, which is flushed first. Raises
+def store_ref(store: Store, what: str, ref: str, data: Any, limit_bytes: int) -> tuple[bytes, str | None]:
+    """Put what the checkpoint of a Ref of ``what`` gave where it belongs: into the record, or into a blob, which is flushed first. Raises
     CheckpointFailedError, PayloadTooLargeError."""
     try:
         encoded = codec.encode(data)
     except codec.NotSerializable as error:
-        raise CheckpointFailedError(task=task, ref=ref, reason=f"what it gave cannot be pickled: {error}") from error
+        raise CheckpointFailedError(what=what, ref=ref, reason=f"what it gave cannot be pickled: {error}") from error
     if encoded.refs:
-        raise CheckpointFailedError(task=task, ref=ref, reason="its data holds Refs; return those from the task instead")
+        raise CheckpointFailedError(what=what, ref=ref, reason="its data holds Refs; return those from the task instead")
     if encoded.size > limit_bytes:
         raise PayloadTooLargeError(what=f"data of Ref '{ref}'", size_bytes=encoded.size, limit_bytes=limit_bytes)
     pieces = codec.frame(encoded)

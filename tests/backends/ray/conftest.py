@@ -10,6 +10,8 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from exoflow.testing.ledger import Ledger
+
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 HERE = Path(__file__).parent
 
@@ -23,7 +25,14 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def cluster():
+def books(tmp_path_factory):
+    """A ledger that the workers of the cluster find, too: it begins before them."""
+    with Ledger(tmp_path_factory.mktemp("books"), flush=False) as ledger:
+        yield ledger
+
+
+@pytest.fixture(scope="session")
+def cluster(books):
     """A head node with two CPUs, to which this process is connected. Whoever adds nodes takes them away again."""
     os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)  # where test modules are
     quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 8}

@@ -1,7 +1,7 @@
 """What is lost on a real Ray comes again, and nobody sees two versions of it: nodes, owners, actors and drivers are killed.
 
-The cases have the numbers of ``docs/semantics.md`` and of the defects that a system of this kind has had: consumers that had finished are
-not withdrawn, a snapshot that contains what came after it, an actor that is made again under a commit.
+R1, R8, D3, D4 and D13 are the numbers of the paper's recovery cases, and of defects of its own prototype (tests/api/test_known_defects.py);
+the other cases are in test_ray_cases.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 import random
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ import ray
 
 import exoflow
 from exoflow.errors import CheckpointFailedError, TaskFailed
-from tests.backends.ray.asking import engine_on, kill_node
+from tests.backends.ray.asking import Pause, engine_on, kill_node, pauses, wait_here
 
 pytestmark = pytest.mark.slow  # nodes and processes are killed and made
 
@@ -54,20 +53,6 @@ def engine(cluster, tmp_path):
         yield engine
 
 
-class Pause:
-    """Where a workflow stands still for a test."""
-
-    def __init__(self):
-        self.reached, self.over = threading.Event(), threading.Event()
-
-    def __call__(self):
-        self.reached.set()
-        assert self.over.wait(60)
-
-
-pauses: dict[str, Pause] = {}
-
-
 def count(marks, what):
     with Path(marks, what).open("a") as file:
         file.write(".")
@@ -91,13 +76,6 @@ def first_of(marks, what, array, *_after):
 
 
 @exoflow.task(can_rollback=True)
-def wait_here(name, value):
-    if not pauses[name].over.is_set():
-        pauses[name]()
-    return value
-
-
-@exoflow.task(can_rollback=True)
 def both(one, other):
     return one, other
 
@@ -108,7 +86,7 @@ def both(one, other):
     ids=["nondeterministic", "deterministic", "saved"],
 )
 def test_consumers_of_a_lost_object_agree(engine, far, tmp_path, annotations, draws, early):
-    """One has finished before the node goes down, the other comes after it."""
+    """R1, D4: one has finished before the node goes down, the other comes after it. Either both see the old draw, or both the new one."""
     pause = pauses["early"] = Pause()
     drawn = draw.options(**annotations).bind(tmp_path)
     left = wait_here.bind("early", first_of.options(**FAR).bind(tmp_path, "left", drawn))  # so that no other node gets a copy
@@ -226,7 +204,7 @@ def kill_and_read(marks, counter):
 
 @pytest.mark.parametrize(("checkpoint", "added"), [("sync", 1), (False, 2)])
 def test_a_killed_actor_comes_back_as_its_newest_version(engine, cluster, tmp_path, checkpoint, added):
-    """5, not 0 and not 10: from the snapshot after the increments, or from the one before, and the increments again."""
+    """R8: 5, not 0 and not 10. From the snapshot after the increments, or from the one before, and the increments again."""
     counter = make_counter.options(checkpoint="sync").bind(tmp_path)
     grown = add.options(checkpoint=checkpoint).bind(tmp_path, counter, 5)
     assert engine.run(kill_and_read.bind(tmp_path, grown)) == 5
@@ -234,7 +212,7 @@ def test_a_killed_actor_comes_back_as_its_newest_version(engine, cluster, tmp_pa
 
 
 def test_an_asynchronous_snapshot_shows_the_moment_of_its_task(engine, cluster, tmp_path):
-    """The increments begin at once; what is saved of the task before them must not contain one."""
+    """D13: the increments begin at once; what is saved of the task before them must not contain one."""
     for number in range(3):
         marks = Path(tmp_path, str(number))
         marks.mkdir()
@@ -302,7 +280,7 @@ def survive(folder):
 
 
 def test_an_actor_is_not_made_again_under_a_commit(cluster, tmp_path):
-    """Killed after the commit; the second life has the same number, and an actor with the state that it had."""
+    """D3: killed after the commit; the second life has the same number, and an actor with the state that it had."""
     program = [sys.executable, "-c", f"from test_ray_losses import survive; survive({str(tmp_path)!r})"]
     environment = os.environ | {"RAY_ADDRESS": cluster.address, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     first = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)

@@ -18,7 +18,7 @@ from exoflow import Engine
 from exoflow.backends.spark import frames, parquet
 from exoflow.backends.spark.sessions import is_alive
 from exoflow.core import journal
-from exoflow.errors import InvalidOptionError, PayloadUnreadableError, RefLostError
+from exoflow.errors import InvalidOptionError, PayloadUnreadableError, RefLostError, TaskFailed, WorkflowNotFoundError
 from exoflow.refs.base import lost_in
 from tests.backends.spark import small_spark
 
@@ -210,6 +210,70 @@ def test_a_session_that_dies_while_it_loads_what_was_saved(spark, monkeypatch):
     monkeypatch.setattr(frames, "settle", lambda _: kill())
     with pytest.raises(PayloadUnreadableError, match="none"):
         frames.FRAMES.restore({**saved, "files": ["file:///none"]})  # it lives, so there is no second try
+
+
+@exoflow.task(can_rollback=True)
+def count_without_frames() -> Any:
+    """Returns no DataFrame, and holds none."""
+    session = exoflow.spark_session()
+    STORY.append("counted")
+    fault()
+    return session.range(7).count()
+
+
+@pytest.mark.parametrize("lose", [kill, stop])
+def test_a_session_that_dies_under_a_task_without_frames_leaves_nobody_knowing_what_it_did(lose):
+    FAULTS.append(lose)
+    with Engine("memory:") as engine:
+        assert engine.run(count_without_frames.bind()) == 7
+    assert STORY == ["counted"] * 2
+
+
+def test_what_spark_itself_refuses_is_an_ordinary_error():
+    FAULTS.extend([lambda: exoflow.spark_session().sql("SELECT nothing FROM nowhere")] * 2)
+    with Engine("memory:") as engine, pytest.raises(TaskFailed, match="nowhere"):
+        engine.run(count_without_frames.bind())
+    assert STORY == ["counted"]
+
+
+def test_a_frame_of_a_session_that_was_stopped_is_refused_before_anything_is_written():
+    settled, plan = exoflow.spark_session().range(3), exoflow.spark_session().range(4)
+    frames.settle(settled)
+    stop()
+    for frame, error in ((settled, RefLostError), (plan, InvalidOptionError)):
+        refused(frame, error, "session .*is gone")
+
+
+def test_a_frame_that_was_put_aside_and_used_after_its_workflow_is_refused():
+    """It was let go when no task could want it any more."""
+    with Engine("memory:") as engine:
+        assert engine.run(put_aside.bind(), name="w") == 5
+        engine.delete("w")
+    refused(SEEN[0], RefLostError, "CHECKPOINT_RDD_BLOCK_ID_NOT_FOUND")
+
+
+@exoflow.task(can_rollback=True)
+def put_aside() -> Any:
+    SEEN.append(exoflow.spark_session().range(5))
+    return count_rows.bind(make_frame.bind())
+
+
+@exoflow.task(can_rollback=True, checkpoint=False)
+def make_frame() -> Any:
+    return SEEN[0]
+
+
+@exoflow.task(can_rollback=True, deterministic=True, checkpoint=False)
+def count_rows(frame: Any) -> int:
+    return int(frame.count())
+
+
+def refused(frame: Any, error: type[Exception], text: str) -> None:
+    with Engine("memory:") as engine:
+        with pytest.raises(error, match=text):
+            engine.run(count_rows.bind(frame), name="w")
+        with pytest.raises(WorkflowNotFoundError):
+            engine.get_status("w")
 
 
 def kill_executors() -> None:

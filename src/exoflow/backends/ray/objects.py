@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -17,7 +17,7 @@ from ray.actor import ActorHandle
 
 from exoflow.backends.ray import cluster
 from exoflow.errors import InvalidOptionError, RefLostError
-from exoflow.refs.base import register
+from exoflow.refs.base import causes, register
 from exoflow.refs.values import beside
 
 _DEATHS = (rx.WorkerCrashedError, rx.NodeDiedError, rx.OutOfMemoryError, rx.LocalRayletDiedError, rx.RayActorError)
@@ -25,6 +25,7 @@ _DEATHS = (rx.WorkerCrashedError, rx.NodeDiedError, rx.OutOfMemoryError, rx.Loca
 _FAILURES = (*_DEATHS, rx.ObjectLostError)
 _LOOK_S = 1.0
 """So long may it take until Ray says of each object whether it is there; one that is still being made is not lost."""
+_UNKNOWN = "this cluster of Ray does not know it: it is of another one, or of one that has ended"
 _ACTOR = re.compile(r"Actor\((.*), ([0-9a-f]+)\)")
 """What Ray shows of a handle: the one public way to its id."""
 
@@ -40,12 +41,15 @@ class _Objects:
         return str(ref.hex())
 
     def get(self, ref: Any) -> Any:
+        _require_connection(self, ref)
         try:
             return ray.get(ref)
         except rx.RayError as error:
             if is_failure_of_ray(error) or isinstance(error, rx.TaskCancelledError):
                 raise RefLostError(kind=self.kind, ref=self.id(ref), reason=_first_line(error)) from error
             raise  # somebody's code has failed to make it
+        except ValueError as error:
+            raise RefLostError(kind=self.kind, ref=self.id(ref), reason=_UNKNOWN) from error
 
     def checkpoint(self, ref: Any, id: str) -> Future[Any]:  # noqa: A002
         return beside(lambda: self.get(ref), "ray-object")
@@ -87,9 +91,15 @@ class _Actors:
             name = repr(ref).removeprefix("Actor(").partition(",")[0]
             raise InvalidOptionError(
                 message=f"actor class {name} has no {' and no '.join(f'{each}()' for each in lacking)}, so it cannot be saved; "
-                f"add both, or set checkpoint=False on the tasks that return such an actor"
+                f"add both, or set checkpoint=False on the tasks that return such an actor (an argument of a workflow is always saved)"
             )
-        snapshot = ref.__ray_call__.options(max_task_retries=0, retry_exceptions=False).remote(_snapshot)
+        _require_connection(self, ref)
+        try:
+            snapshot = ref.__ray_call__.options(max_task_retries=0, retry_exceptions=False).remote(_snapshot)
+        except rx.RayError:
+            raise
+        except Exception as error:  # Ray has no type of its own for it
+            raise RefLostError(kind=self.kind, ref=self.id(ref), reason=_UNKNOWN) from error
         ray.wait([snapshot], fetch_local=False)
         return beside(lambda: ray.get(snapshot), "ray-actor")
 
@@ -109,6 +119,12 @@ class _Actors:
 
     def release(self, ref: Any) -> None:
         """Ray ends the actor when nobody has a handle of it any more."""
+
+
+def _require_connection(adapter: _Objects | _Actors, ref: Any) -> None:
+    """Raise RefLostError where there is no cluster: Ray would start one, to say that it does not know ``ref``."""
+    if not ray.is_initialized():
+        raise RefLostError(kind=adapter.kind, ref=adapter.id(ref), reason="this process is not connected to Ray any more")
 
 
 def _snapshot(actor: Any) -> dict[str, Any]:
@@ -164,7 +180,7 @@ def losses_in(error: BaseException, refs: Sequence[Any]) -> list[RefLostError]:
     was to be made by a worker that died, nor what was to be made of what is gone."""
     found = {
         (adapter.kind, lost): RefLostError(kind=adapter.kind, ref=lost, reason=_first_line(each))
-        for each in _causes(error)
+        for each in causes(error)
         for adapter in (OBJECTS, ACTORS)
         for lost in adapter.lost(each)
     }
@@ -182,19 +198,7 @@ def losses_in(error: BaseException, refs: Sequence[Any]) -> list[RefLostError]:
 
 def is_failure_of_ray(error: BaseException) -> bool:
     """Whether ``error``, or one of its causes, is of Ray and not of anybody's code."""
-    return any(isinstance(each, _FAILURES) and not getattr(each, "actor_init_failed", False) for each in _causes(error))
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    stack: list[Any] = [error]
-    while stack:
-        here = stack.pop()
-        if isinstance(here, BaseException) and id(here) not in seen:
-            seen.add(id(here))
-            yield here
-            stack += [here.__context__, here.__cause__, getattr(here, "cause", None)]
-            stack += here.exceptions if isinstance(here, BaseExceptionGroup) else ()
+    return any(isinstance(each, _FAILURES) and not getattr(each, "actor_init_failed", False) for each in causes(error))
 
 
 def _first_line(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 
 from exoflow import codec
 from exoflow.backends.spark import parquet
-from exoflow.backends.spark.sessions import GONE, before_another, is_alive, spark_session
+from exoflow.backends.spark.sessions import GONE, before_another, is_alive, is_of_spark, spark_session
 from exoflow.errors import InvalidOptionError, RefLostError
 from exoflow.refs.base import register
 from exoflow.refs.values import beside
@@ -89,7 +89,7 @@ class Frames:
     def lost(self, error: BaseException) -> tuple[str, ...]:
         if isinstance(error, RefLostError):
             return (error.ref, *(_of_dead_sessions() - {error.ref})) if error.kind == KIND else ()
-        return tuple(_of_dead_sessions() | _without_blocks(error)) if _is_of_spark(error) else ()
+        return tuple(_of_dead_sessions() | _without_blocks(error)) if is_of_spark(error) else ()
 
     def release(self, ref: Any) -> None:
         with contextlib.suppress(*GONE):
@@ -165,15 +165,6 @@ def _without_blocks(error: BaseException) -> set[str]:
             rdds = {int(number) for number in _BLOCK.findall(text)}
             return {ref for ref, frame in list(_frames.items()) if vars(frame)[_MARK].rdd in rdds}
     return set()
-
-
-def _is_of_spark(error: BaseException) -> bool:
-    trace = error.__traceback__
-    while trace is not None:
-        if str(trace.tb_frame.f_globals.get("__name__")).startswith(("py4j.", "pyspark.")):
-            return True
-        trace = trace.tb_next
-    return type(error).__module__.startswith(("py4j.", "pyspark."))
 
 
 def _refuse(_frame: Any) -> NoReturn:

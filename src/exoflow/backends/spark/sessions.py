@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from exoflow.errors import MissingExtraError
+from exoflow.refs.base import deaths
 
 try:
-    from py4j.protocol import Py4JError
+    from py4j.protocol import Py4JError, Py4JNetworkError
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
 except ImportError:
@@ -56,6 +57,24 @@ def is_alive(context: Any) -> bool:
         return False
 
 
+def is_of_spark(error: BaseException) -> bool:
+    """Whether ``error`` comes from a call of Spark's."""
+    trace = error.__traceback__
+    while trace is not None:
+        if str(trace.tb_frame.f_globals.get("__name__")).startswith(("py4j.", "pyspark.")):
+            return True
+        trace = trace.tb_next
+    return type(error).__module__.startswith(("py4j.", "pyspark."))
+
+
+def _died(error: BaseException) -> bool:
+    """Whether ``error`` comes of the end of a session."""
+    if not is_of_spark(error):
+        return False
+    session = _session
+    return isinstance(error, (Py4JNetworkError, OSError)) or (session is not None and not is_alive(session.sparkContext))
+
+
 def _bury() -> None:
     """Make pyspark forget a session that is gone: by itself it would go on calling a Java process that does not answer."""
     context = SparkContext._active_spark_context
@@ -75,3 +94,6 @@ def _answers(gateway: Any) -> bool:
     except GONE:
         return False
     return True
+
+
+deaths.append(_died)

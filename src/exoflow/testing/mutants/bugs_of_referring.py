@@ -45,7 +45,7 @@ REFERRING = (
         name="failed_checkpoint_counts",
         breaks="an error in the checkpoint of a Ref is swallowed, and the output counts as saved",
         module="exoflow.runtime.refs",
-        old="        raise CheckpointFailedError(task=task, ref=adapter.id(ref), reason=reason) from error\n",
+        old="        raise CheckpointFailedError(what=holder_of(task), ref=adapter.id(ref), reason=reason) from error\n",
         new="        return reason\n",
         ring="suites",
         suite=_WORKFLOWS,
