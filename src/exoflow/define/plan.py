@@ -29,7 +29,8 @@ _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 class Call(msgspec.Struct, frozen=True, array_like=True):
-    """One task's call: the name of the task, its arguments with a Slot where an output goes, and what goes with it."""
+    """One task's call: the name of the task, its arguments with a Slot where an output goes, and what goes with it. ``is_elsewhere``: the
+    executor's process only asks a function for it that is somewhere else."""
 
     task: str
     args: tuple[Any, ...]
@@ -39,6 +40,7 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
     on_unknown: str = ""
     catch: bool = False
     options: dict[str, Any] = {}
+    is_elsewhere: bool = False
 
 
 class Plan(msgspec.Struct, frozen=True, array_like=True):
@@ -123,6 +125,7 @@ def _plan(root: Node, fill: Callable[[InputNode], Any], *, durable: bool, whole:
             bound.on_unknown_key,
             options.catch_exceptions,
             options.executor_options,
+            bound.check is not None,
         )
         after = _after(node, names, reads) if node.after else ()
         timeout_s = float(options.timeout) if options.timeout is not None else None

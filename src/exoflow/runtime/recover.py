@@ -72,11 +72,20 @@ def script_of(store: Store, workflow_id: str) -> str | None:
         records = read_records(store, workflow_id, entries)
         if not isinstance(records[0], journal.WorkflowBegan):
             return None
-        encoded = fetch(store, workflow_id, Saved(records[0].plan, entries[0].seq, entries[0].payload))
-        plan = codec.sketch(encoded) if b"__main__" in encoded.header else None
+        plan = sketched(store, workflow_id, Saved(records[0].plan, entries[0].seq, entries[0].payload), mentions=b"__main__")
+    except ExoflowError:
+        return None
+    return plan.main if plan is not None else None
+
+
+def sketched(store: Store, workflow_id: str, saved: Saved, *, mentions: bytes = b"") -> Plan | None:
+    """A plan without what belongs to the user's code, none of which is imported. None if it cannot be read, or does not mention that."""
+    try:
+        encoded = fetch(store, workflow_id, saved)
+        plan = codec.sketch(encoded) if mentions in encoded.header else None
     except (ExoflowError, Spoiled, codec.Unreadable):
         return None
-    return plan.main if isinstance(plan, Plan) else None
+    return plan if isinstance(plan, Plan) else None
 
 
 def load(store: Store, head: Head, epoch: int, threads: Threads, *, checked: bool = False) -> Run:

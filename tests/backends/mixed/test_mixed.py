@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exoflow.cli.movements import movements
+from exoflow.client.movements import movements
 from exoflow.define.plan import plan_of
 
 ROOT = Path(__file__).parents[3]

@@ -77,8 +77,8 @@ def _bound_or_none(dag: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
 
 
 def _report(name: str, plan: Any, *, auto: bool) -> dict[str, Any]:
-    from exoflow.cli.movements import movements
     from exoflow.cli.repairs import findings_of, turned_on_in
+    from exoflow.client.movements import movements
 
     graph = plan.graph
     findings = findings_of(graph)
