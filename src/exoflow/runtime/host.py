@@ -5,13 +5,13 @@ from __future__ import annotations
 import fcntl
 import functools
 import os
-import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
+from exoflow.runtime.clock import SystemClock
 from exoflow.runtime.threads import SYSTEM_THREADS
 from exoflow.store.base import Store
 
@@ -62,6 +62,7 @@ class SystemHost:
 
     def __init__(self) -> None:
         self._living: dict[str, int] = {}  # with the process, because a fork inherits the dict and not the owners
+        self._clock = SystemClock()
 
     @functools.cached_property
     def name(self) -> str:
@@ -77,7 +78,7 @@ class SystemHost:
 
     def new_id(self) -> str:
         """In the order of time, or a store's indexes of ids would be written all over: 22 KB a workflow among 50,000 instead of 6."""
-        return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+        return f"{self._clock.now_ms():012x}{os.urandom(10).hex()}"
 
     def enter(self, owner: str, store: Store) -> Lock:
         """Stores that know of no folder (``directory``) get no lock."""
