@@ -151,7 +151,7 @@ def test_ids_lie_together_in_the_index_of_a_store(monkeypatch: pytest.MonkeyPatc
     """What is written at the same time is read and written as the same few pages, however many workflows there are."""
     made = []
     for ms in (5, 1_795_000_000_000, 1_795_000_000_001, 4_000_000_000_000):
-        monkeypatch.setattr(host.time, "time_ns", lambda ms=ms: ms * 1_000_000)
+        monkeypatch.setattr(host.SystemClock, "now_ms", lambda _self, ms=ms: ms)
         made.append({SYSTEM_HOST.new_id() for _ in range(100)})
     assert [len(ids) for ids in made] == [100] * 4
     assert sorted(set().union(*made)) == [each for ids in made for each in sorted(ids)]
