@@ -159,7 +159,9 @@ def _in_words(record: journal.Record) -> str:
         case journal.AttemptFailed():
             return f"{record.task}: attempt {record.attempt} failed ({record.failure.text}); failure {record.failures}, another follows"
         case journal.WorkerDied():
-            return f"{record.task}: attempt {record.attempt} died ({record.reason}); times that it killed its worker: {record.deaths}"
+            if record.stranded:
+                return f"{record.task}: attempt {record.attempt} died with what it ran on, or had called ({record.reason})"
+            return f"{record.task}: attempt {record.attempt} killed its worker ({record.reason}); death {record.deaths}"
         case journal.UndoIntended():
             return f"{record.task}: the effect of attempt {record.attempt} is about to be rolled back"
         case journal.EffectUndone():

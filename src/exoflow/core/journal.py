@@ -115,12 +115,13 @@ class AttemptFailed(_Record, frozen=True, kw_only=True, tag="failed"):
 
 
 class WorkerDied(_Record, frozen=True, kw_only=True, tag="died"):
-    """An attempt's worker died. ``deaths`` counts them all."""
+    """An attempt's worker died. ``deaths`` counts them all, but for those that were ``stranded``: see Failure."""
 
     task: str
     attempt: int
     deaths: int
     reason: str
+    stranded: bool = False
     parent: str = ""
     parent_version: int = 0
 

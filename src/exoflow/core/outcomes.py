@@ -145,6 +145,7 @@ def _died(state: State, task: Task, event: ev.TaskFailed) -> None:
             attempt=task.attempt,
             deaths=task.deaths,
             reason=failure.text,
+            stranded=failure.kind == "stranded",
             parent=task.parent_id,
             parent_version=task.parent_version,
         )

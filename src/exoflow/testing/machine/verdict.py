@@ -330,7 +330,8 @@ def _journal(world: World) -> None:
         elif isinstance(record, (journal.AttemptFailed, journal.WorkerDied)):
             key = (type(record).__name__, record.task, record.parent_version)
             count = record.failures if isinstance(record, journal.AttemptFailed) else record.deaths
-            if count <= counts.get(key, 0):  # a failure that was caught counts too, and leaves no such record
+            counts_more = isinstance(record, journal.AttemptFailed) or not record.stranded
+            if count < counts.get(key, 0) + counts_more:  # a failure that was caught counts too, and leaves no such record
                 raise Violation(f"the count of failures of {record.task} goes from {counts.get(key, 0)} to {count}")
             counts[key] = count
 
