@@ -362,7 +362,7 @@ class InputMutatedError(TaskError, ValueError):
 
 class UnknownOutcomeError(TaskError):
     """Raised by a task that cannot know whether it had its effect: a request was sent and no answer came. The engine goes on as after the
-    death of a worker: what the task's annotations allow."""
+    death of a worker: what the task's annotations allow, after a pause, eight times at most."""
 
     code = "unknown_outcome"
     template = "nobody knows whether it had its effect: {reason}"

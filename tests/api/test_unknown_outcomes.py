@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 import exoflow
 from exoflow import task
+from exoflow.core import outcomes
+from exoflow.core.spec.retry import STRANDED_POLICY
 from exoflow.errors import TaskFailed, UnknownOutcomeError, WorkflowInDoubtError
 from tests.api.scene import PATIENCE_S, Ledger
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch):
+    monkeypatch.setattr(outcomes, "STRANDED_POLICY", msgspec.structs.replace(STRANDED_POLICY, backoff_s=0.0))
 
 
 def undo(ledger):
@@ -31,8 +39,8 @@ def result_of(engine, node, **options):
 
 
 def test_it_is_tried_again_although_no_retries_were_asked_for(memory, ledger):
-    assert result_of(memory, idempotent.bind(ledger.path, 2)) == "answered"
-    assert ledger.lines() == ["sent"] * 3
+    assert result_of(memory, idempotent.bind(ledger.path, 5)) == "answered"
+    assert ledger.lines() == ["sent"] * 6
 
 
 def test_what_is_neither_idempotent_nor_undoable_is_in_doubt(engine, ledger):
@@ -48,6 +56,6 @@ def test_what_can_be_undone_is_undone_before_it_is_tried_again(engine, ledger):
 
 
 def test_it_ends_when_it_is_never_known(engine, ledger):
-    with pytest.raises(TaskFailed, match=r"3 times.*no answer"):
+    with pytest.raises(TaskFailed, match=r"8 times.*no answer"):
         result_of(engine, undoable.bind(ledger.path, 99))
-    assert ledger.lines() == ["sent", "undo"] * 3
+    assert ledger.lines() == ["sent", "undo"] * 8

@@ -160,7 +160,7 @@ def _in_words(record: journal.Record) -> str:
             return f"{record.task}: attempt {record.attempt} failed ({record.failure.text}); failure {record.failures}, another follows"
         case journal.WorkerDied():
             if record.stranded:
-                return f"{record.task}: attempt {record.attempt} died with what it ran on, or had called ({record.reason})"
+                return f"{record.task}: attempt {record.attempt} ended with what it ran on, or had called: gone or silent ({record.reason})"
             return f"{record.task}: attempt {record.attempt} killed its worker ({record.reason}); death {record.deaths}"
         case journal.UndoIntended():
             return f"{record.task}: the effect of attempt {record.attempt} is about to be rolled back"

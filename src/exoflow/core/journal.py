@@ -41,7 +41,7 @@ class Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """Why an attempt failed, as data. ``types`` are the names of the exception's class and its bases. ``kind``: ``raised`` (an exception),
-    ``died`` (the worker), ``stranded`` (its machine died, or what it had called on others), ``timeout``, ``final`` (not worth retrying),
+    ``died`` (the worker), ``stranded`` (its machine died, or what it had called elsewhere), ``timeout``, ``final`` (not worth retrying),
     ``unusable`` (the function returned, so its effects stand, but what it returned cannot be kept), ``blocked`` (something outside must be
     repaired first)."""
 

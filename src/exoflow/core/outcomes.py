@@ -138,7 +138,7 @@ def _died(state: State, task: Task, event: ev.TaskFailed) -> None:
         times = state.strandings[task.id] = state.strandings.get(task.id, 0) + 1
         pause_s = delay_s(STRANDED_POLICY, times, event.chance)
         is_enough = times >= STRANDED_MAX
-        error, text = "WorkerDiedError", f"what it ran on or had called went {times} times, last: {failure.text}"
+        error, text = "WorkerDiedError", f"what it ran on, or had called, was gone or silent {times} times, last: {failure.text}"
     state.records.append(
         journal.WorkerDied(
             task=task.id,

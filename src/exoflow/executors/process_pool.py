@@ -217,7 +217,7 @@ class _Worker:
             return None
         note, body = received.value
         if note == wire.DIED:
-            return Died(body.header.decode())
+            return Died(body.header.decode(), stranded=True)
         if note and note != wire.GROWN:
             return Raised(_decode_error(note))
         value = task_runner.guard(lambda: codec.unbundle(body))

@@ -359,7 +359,9 @@ class ExecutorSuite:
         assert self.start(executor, same, "still at work").value() == "still at work"
 
     def test_a_function_that_cannot_know_what_it_did_counts_as_dead(self, executor: Executor) -> None:
-        assert self.start(executor, lose_the_answer).wait() == Died("nobody knows whether it had its effect: no answer from the bank")
+        assert self.start(executor, lose_the_answer).wait() == Died(
+            "nobody knows whether it had its effect: no answer from the bank", stranded=True
+        )
         assert self.start(executor, same, "still at work").value() == "still at work"
 
     def test_lost_inputs_are_told(self, executor: Executor) -> None:

@@ -57,9 +57,9 @@ class Raised(msgspec.Struct, frozen=True):
 
 
 class Died(msgspec.Struct, frozen=True):
-    """The worker died or became unreachable, or the function says so of what it called (:class:`~exoflow.errors.UnknownOutcomeError`);
-    whether it had effects is unknown. ``stranded``: not by itself, but with its machine, or what it had called on others died. So
-    it is not counted against the task."""
+    """The worker died or became unreachable; whether it had effects is unknown. ``stranded``: not by itself, but with its machine; or the
+    worker lives, and what the function had called elsewhere died, or did not answer (:class:`~exoflow.errors.UnknownOutcomeError`). So it
+    is not counted against the task."""
 
     reason: str
     stranded: bool = False

@@ -63,7 +63,7 @@ async def run_async(call: TaskCall) -> Outcome:
 
 
 def _ended(error: BaseException) -> Raised | Died:
-    return Died(str(error)) if isinstance(error, UnknownOutcomeError) else raised(error)
+    return Died(str(error), stranded=True) if isinstance(error, UnknownOutcomeError) else raised(error)
 
 
 def _returned(call: TaskCall, inputs: Inputs | None, value: Any) -> Returned | Grown:

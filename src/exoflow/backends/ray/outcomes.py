@@ -33,7 +33,7 @@ def told(answer: bytes, refs: tuple[Any, ...], beside: Any) -> Outcome:
     """The outcome that the far end tells. ``refs`` are those of the value; ``beside`` is Ray's reference to it if it is not inside."""
     mark, rest = answer[:1], memoryview(answer)[1:]
     if mark == DIED:
-        return Died(bytes(rest).decode())
+        return Died(bytes(rest).decode(), stranded=True)
     if mark == RAISED:
         return Raised(_decode_error(rest))
     if mark in (FAILED, UNREADY):

@@ -11,7 +11,7 @@ DEATHS_MAX = 3
 LOSSES_MAX = 20
 """How often in one life of the engine a task may find, while it runs, that what it was given is gone."""
 STRANDED_MAX = 8
-"""How often in one life of the engine a task may die with its machine, or because of what it had called on others."""
+"""How often in one life of the engine a task may die with its machine, or because of what it had called elsewhere."""
 UNDO_TRIES_MAX = 5
 """Failed tries of one rollback before a person must look."""
 
