@@ -135,7 +135,7 @@ def stale_locks(house: House) -> list[str]:
         requirement = Requirement(text)
         name = distribution(text)
         for lock in LOCKS.get(part, ("dev",)):
-            pins = {version for (pinned, _), version in locks.get(lock, {}).items() if pinned == name}
+            pins = {version for (pin, _), version in locks.get(lock, {}).items() if pin == name}
             if not pins:
                 found.append(f"requirements/{lock}.txt: '{name}' of pyproject.toml is missing; run make lock")
             found += [
@@ -144,10 +144,11 @@ def stale_locks(house: House) -> list[str]:
                 if not requirement.specifier.contains(version, prereleases=True)
             ]
     for smaller, larger in (("runtime", "demo"), ("demo", "dev")):
+        pinned = locks.get(larger, {})
         found += [
             f"requirements/{larger}.txt: {name} is not pinned as in {smaller}.txt ({version}); run make lock"
             for (name, marker), version in locks.get(smaller, {}).items()
-            if locks.get(larger, {}).get((name, marker)) != version
+            if pinned.get((name, marker), pinned.get((name, ""))) != version  # what needs it everywhere needs no marker
         ]
     return found
 
