@@ -26,7 +26,7 @@ OURS = {
     "cloudpickle",
     "apsw",
     "numpy",
-    "typer",
+    "click",
     "rich",
     "exoflow.functions",
     "exoflow.testing",

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from exoflow.cli.main import app
 from tests.patience import DEADLINE_S, until

@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -182,7 +183,7 @@ def _kind(value: object) -> str:
 # --- arguments -----------------------------------------------------------------------------------------------------------------
 
 
-def arguments(words: list[str]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments(words: Sequence[str]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and keyword arguments: ``3``, ``'[1, 2]'``, ``text``, ``key=value``; each value JSON if it parses as that, else a
     string. Raises UsageError."""
     args, kwargs = [], dict[str, Any]()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Any
 
-import typer
-from typer.core import TyperGroup
+import click
 
 from exoflow import __version__
 from exoflow.cli.commands.audit import audit
@@ -19,16 +18,16 @@ from exoflow.cli.commands.gc import collect
 from exoflow.cli.commands.list import list_workflows
 from exoflow.cli.commands.resume import resume
 from exoflow.cli.commands.run import run
-from exoflow.cli.commands.show import WithBareStory, show
+from exoflow.cli.commands.show import show
 from exoflow.cli.commands.simulate import simulate
 from exoflow.cli.commands.version import version
 from exoflow.cli.commands.wait import wait
 from exoflow.cli.failures import Interrupted, misuse, report
 from exoflow.cli.output import Output
-from exoflow.cli.session import JsonOption, ModuleOption, Session, StoreOption, VerboseOption, session_of, with_session
+from exoflow.cli.session import Session, with_shared_options
 
 
-class Root(TyperGroup):
+class Root(click.Group):
     """``exoflow`` itself: whatever a command raises becomes a message or a document, and an exit code."""
 
     def main(self, *given: Any, **options: Any) -> Any:
@@ -44,7 +43,11 @@ class Root(TyperGroup):
             code = _report(error, session)
         sys.exit(code if isinstance(code, int) else 0)
 
-    def invoke(self, ctx: Any) -> Any:
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """In the order in which they are mostly needed, not that of letters."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
         """The command itself."""
         try:
             return super().invoke(ctx)
@@ -53,62 +56,28 @@ class Root(TyperGroup):
 
 
 def _report(error: Exception, session: Session) -> int:
-    if isinstance(error, typer.Abort):
+    if isinstance(error, click.Abort):
         session.output.note("not confirmed; nothing was done")
         return 1
-    if not hasattr(error, "format_message"):
+    if not isinstance(error, click.ClickException):
         return report(error, session.output, verbose=session.verbose)
     if session.output.as_json:
-        return misuse(str(error.format_message()), session.output)
-    show_misuse: Callable[[], None] = error.show  # type: ignore[attr-defined]  # of typer's parser: usage, and what is wrong
-    show_misuse()
+        return misuse(error.format_message(), session.output)
+    error.show()  # usage, and what is wrong
     return 2
 
 
-app = typer.Typer(
-    cls=Root,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        sys.stdout.write(f"exoflow {__version__}\n")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    ctx: typer.Context,
-    store: StoreOption = None,
-    as_json: JsonOption = False,
-    module: ModuleOption = None,
-    verbose: VerboseOption = False,
-    _version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
-) -> None:
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@with_shared_options
+@click.version_option(__version__, message="%(prog)s %(version)s", help="Print the version.")
+def app() -> None:
     """Run, watch and repair exactly-once workflows.
 
     Exit codes: 0 done, 1 a check or doctor found something, 2 wrong use, 3 unsafe DAG, 4 failed, 5 in doubt, 6 blocked, 7 cancelled, 8
     environment, 9 another owner, 70 a fault of ExoFlow, 124 timed out, 130 interrupted, 129 or 143
     told to end by SIGHUP or SIGTERM.
     """
-    session_of(ctx).take(store=store, as_json=as_json, module=module, verbose=verbose)
 
 
-app.command("run")(with_session(run))
-app.command("list")(with_session(list_workflows))
-app.command("show", cls=WithBareStory)(with_session(show))
-app.command("wait")(with_session(wait))
-app.command("resume")(with_session(resume))
-app.command("cancel")(with_session(cancel))
-app.command("delete")(with_session(delete))
-app.command("gc")(with_session(collect))
-app.command("check")(with_session(check))
-app.command("audit")(with_session(audit))
-app.command("doctor")(with_session(doctor))
-app.command("simulate")(with_session(simulate))
-app.command("version")(with_session(version))
+for _command in (run, list_workflows, show, wait, resume, cancel, delete, collect, check, audit, doctor, simulate, version):
+    app.add_command(_command)

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import inspect
+import functools
+import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-import typer
+import click
 
 from exoflow.cli.output import Output
-from exoflow.errors import UsageError
 
 if TYPE_CHECKING:
     from exoflow.client.engine import Engine
 
-StoreOption = Annotated[
-    str | None, typer.Option("--store", metavar="URL", help="Where workflows are kept: sqlite:PATH or a path. [default: EXOFLOW_STORE]")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, errors included.")]
-ModuleOption = Annotated[
-    list[str] | None, typer.Option("--module", "-m", metavar="MODULE", help="Import this module, or FILE.py, first. Repeatable.")
-]
-VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show tracebacks of errors.")]
+F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
 
 
 @dataclasses.dataclass
@@ -39,11 +33,11 @@ class Session:
     verbose: bool = False
     output: Output = dataclasses.field(default_factory=Output)
 
-    def take(self, *, store: str | None, as_json: bool, module: list[str] | None, verbose: bool) -> None:
+    def take(self, *, store: str | None = None, as_json: bool = False, module: Sequence[str] = (), verbose: bool = False) -> None:
         """Options given at one place of the line; a later place wins, flags and modules add up."""
         self.store = store if store is not None else self.store
         self.output.as_json |= as_json
-        self.modules += module or []
+        self.modules += module
         self.verbose |= verbose
 
     @contextlib.contextmanager
@@ -98,33 +92,45 @@ def sqlite_path(url: str) -> Path | None:
     return Path(rest.removeprefix("///"))
 
 
-def with_session(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the shared options, and its ``session`` made of them."""
-    own = inspect.signature(function, eval_str=True)
-    shared = {"store": StoreOption, "as_json": JsonOption, "module": ModuleOption, "verbose": VerboseOption}
-
-    def command(ctx: typer.Context, **given: Any) -> None:
-        session = session_of(ctx)
-        session.take(**{name: given.pop(name) for name in shared})
-        function(session, **given)
-
-    defaults = {"store": None, "as_json": False, "module": None, "verbose": False}
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [inspect.Parameter("ctx", keyword, annotation=typer.Context)]
-    parameters += [parameter.replace(kind=keyword) for name, parameter in own.parameters.items() if name != "session"]
-    parameters += [inspect.Parameter(name, keyword, default=defaults[name], annotation=kind) for name, kind in shared.items()]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    command.__name__, command.__doc__ = function.__name__, function.__doc__
-    return command
+def _take(ctx: click.Context, option: click.Parameter, value: Any) -> None:
+    ctx.ensure_object(Session).take(**{option.name: value})
 
 
-def session_of(ctx: typer.Context) -> Session:
-    """The session of this invocation."""
-    session = ctx.find_root().obj
-    if not isinstance(session, Session):
-        raise UsageError(message="a command of exoflow was called without its root")
-    return session
+_option = functools.partial(click.option, callback=_take, expose_value=False)
+_OPTIONS = (
+    _option("--store", metavar="URL", help="Where workflows are kept: sqlite:PATH or a path. [default: EXOFLOW_STORE]"),
+    _option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, errors included."),
+    _option("--module", "-m", metavar="MODULE", multiple=True, help="Import this module, or FILE.py, first. Repeatable."),
+    _option("--verbose", is_flag=True, help="Show tracebacks of errors."),
+)
+
+
+def with_shared_options(function: F) -> F:
+    """Give the root, or a command, the options that make up the session."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def with_session(function: Callable[Concatenate[Session, P], None]) -> Callable[P, None]:
+    """Give a command the shared options, and the session made of them as its first argument."""
+    return click.make_pass_decorator(Session)(with_shared_options(function))
+
+
+class Span(click.FloatRange):
+    """Of time: a number from 0 (or ``inf``), which ``nan`` is not."""
+
+    name = "number"
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """See the class."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not in the range x>=0.", param, ctx)
+        return number
 
 
 def is_interactive() -> bool:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import click
 
-import typer
-
-from exoflow.cli.commands.show import NameArgument
-from exoflow.cli.session import Session
+from exoflow.cli.commands.show import name_argument
+from exoflow.cli.session import Session, with_session
 
 _DIGITS = 12
 
 
-def audit(
-    session: Session,
-    name: NameArgument,
-    task: Annotated[str | None, typer.Option("--task", metavar="TASK", help="Only this task.")] = None,
-) -> None:
+@click.command("audit")
+@name_argument
+@click.option("--task", metavar="TASK", help="Only this task.")
+@with_session
+def audit(session: Session, name: str, task: str | None) -> None:
     """Run the deterministic tasks of a workflow again, on their recorded inputs, and compare.
 
     Exit code 1 if one gives another output, or fails. Writes nothing, and runs no task that may have effects. An output that was not saved
@@ -43,4 +41,4 @@ def audit(
             if each.differs or each.reason:
                 output.line(f"{escaped(each.task)}: {escaped(each.differs or each.reason)}")
     if not ok:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import click
 
-import typer
-
-from exoflow.cli.commands.show import NameArgument
-from exoflow.cli.session import Session
+from exoflow.cli.commands.show import name_argument
+from exoflow.cli.session import Session, with_session
 
 
-def cancel(
-    session: Session,
-    name: NameArgument,
-    rollback: Annotated[bool, typer.Option("--rollback", help="Undo the external outputs of tasks that can be rolled back.")] = False,
-) -> None:
+@click.command("cancel")
+@name_argument
+@click.option("--rollback", is_flag=True, help="Undo the external outputs of tasks that can be rolled back.")
+@with_session
+def cancel(session: Session, name: str, rollback: bool) -> None:
     """Cancel a workflow, whoever drives it.
 
     Says which external outputs stand.

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import click
 import msgspec
-import typer
 
-from exoflow.cli.commands.run import Arguments, ModeOption, Target
-from exoflow.cli.session import Session
+from exoflow.cli.commands.run import args_argument, mode_option, target_argument
+from exoflow.cli.session import Session, with_session
 
 _EDGES_MAX = 5
 
 
-def check(session: Session, target: Target, args: Arguments = None, mode: ModeOption = "strict") -> None:
+@click.command("check")
+@target_argument
+@args_argument
+@mode_option
+@with_session
+def check(session: Session, target: str, args: tuple[str, ...], mode: str) -> None:
     """Say what a crash could break, and the repair.
 
     Exit code 1 if anything could break exactly-once, 0 if the DAG is safe. Runs and writes nothing.
@@ -24,7 +29,7 @@ def check(session: Session, target: Target, args: Arguments = None, mode: ModeOp
     output = session.output
     with output.reserved():
         session.import_modules()
-        reports, skipped = _reports(target, *arguments(args or []), auto=mode == "auto")
+        reports, skipped = _reports(target, *arguments(args), auto=mode == "auto")
     safe = all(each["safe"] for each in reports)
     if output.as_json:
         output.document({"safe": safe, "dags": reports, "skipped": skipped})
@@ -34,7 +39,7 @@ def check(session: Session, target: Target, args: Arguments = None, mode: ModeOp
         for name in skipped:
             output.note(f"{name}: not checked, because it takes arguments: exoflow check {name} ARGS...")
     if not safe:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def _reports(target: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, auto: bool) -> tuple[list[dict[str, Any]], list[str]]:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import click
 
-import typer
-
-from exoflow.cli.commands.show import NameArgument
-from exoflow.cli.session import Session, is_interactive
+from exoflow.cli.commands.show import name_argument
+from exoflow.cli.session import Session, is_interactive, with_session
 
 
-def delete(
-    session: Session,
-    name: NameArgument,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> None:
+@click.command("delete")
+@name_argument
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@with_session
+def delete(session: Session, name: str, yes: bool) -> None:
     """Forget a workflow that is not running.
 
     Its saved outputs go with it; what it did outside stays done.
@@ -26,7 +24,7 @@ def delete(
         if not yes:
             if session.output.as_json or not is_interactive():
                 raise UsageError(message=f"deleting '{name}' ({status}) cannot be undone, and nobody can be asked here; add --yes")
-            typer.confirm(f"Delete workflow '{name}' ({status}) and its saved outputs?", abort=True, err=True)
+            click.confirm(f"Delete workflow '{name}' ({status}) and its saved outputs?", abort=True, err=True)
         engine.delete(name)
     if session.output.as_json:
         session.output.document({"workflow_id": name, "deleted": True})

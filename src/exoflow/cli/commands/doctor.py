@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import typer
+import click
 
-from exoflow.cli.session import Session
+from exoflow.cli.session import Session, with_session
 
 
+@click.command("doctor")
+@with_session
 def doctor(session: Session) -> None:
     """Look for what is wrong here, and say what to do.
 
@@ -23,9 +25,9 @@ def doctor(session: Session) -> None:
             continue
         text = f"{check.name}: {escaped(check.text)}{f' -> {escaped(check.advice)}' if check.advice else ''}"
         colour = style_of(check.level) if output.is_terminal else ""
-        output.line(f"{typer.style(f'{check.level:<4}', fg=colour) if colour else f'{check.level:<4}'}  {text}")
+        output.line(f"{click.style(f'{check.level:<4}', fg=colour) if colour else f'{check.level:<4}'}  {text}")
     ok = all(check.level != "fail" for check in checks)
     if output.as_json:
         output.document({"ok": ok, "checks": checks})
     if not ok:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import click
 
-import typer
-
-from exoflow.cli.session import Session
+from exoflow.cli.session import Session, Span, with_session
 
 
-def collect(
-    session: Session,
-    grace: Annotated[
-        float, typer.Option("--grace", metavar="SECONDS", min=0, help="Spare what was written within so many seconds.")
-    ] = 3600.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only count.")] = False,
-) -> None:
+@click.command("gc")
+@click.option("--grace", metavar="SECONDS", type=Span(), default=3600.0, help="Spare what was written within so many seconds.")
+@click.option("--dry-run", "-n", is_flag=True, help="Only count.")
+@with_session
+def collect(session: Session, grace: float, dry_run: bool) -> None:
     """Remove saved bytes that belong to no workflow.
 
     Crashes leave them between writing and recording. Safe while workflows run.

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import click
 
-import typer
-
-from exoflow.cli.session import Session
+from exoflow.cli.session import Session, with_session
 
 _STATUSES = "PENDING RUNNING SUCCEEDED FAILED CANCELLED IN_DOUBT BLOCKED"
 
 
-def list_workflows(
-    session: Session,
-    status: Annotated[list[str] | None, typer.Option("--status", metavar="STATUS", help=f"Only these: {_STATUSES}. Repeatable.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 100,
-    after: Annotated[str, typer.Option("--after", metavar="NAME", help="Begin behind this id: the next page.")] = "",
-) -> None:
+@click.command("list")
+@click.option("--status", metavar="STATUS", multiple=True, help=f"Only these: {_STATUSES}. Repeatable.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), default=100, help="At most so many.")
+@click.option("--after", metavar="NAME", default="", show_default=False, help="Begin behind this id: the next page.")
+@with_session
+def list_workflows(session: Session, status: tuple[str, ...], limit: int, after: str) -> None:
     """List workflows, by id."""
     from exoflow.cli.output import when
     from exoflow.runtime.ownership import life_of
@@ -27,7 +25,7 @@ def list_workflows(
         heads = []
         output.note(f"no store yet at {path}; exoflow run makes it")
     else:
-        wanted = [_status(word) for word in status or ()]
+        wanted = [_status(word) for word in status]
         with session.engine() as engine:
             heads = engine.store.heads(status=wanted, after=after, limit=limit + 1)
     more = len(heads) > limit

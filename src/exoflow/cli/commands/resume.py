@@ -4,31 +4,46 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from exoflow.cli.commands.run import CodeOption, print_result
-from exoflow.cli.session import Session
+from exoflow.cli.commands.run import code_option, print_result
+from exoflow.cli.session import Session, with_session
 
 if TYPE_CHECKING:
     from exoflow.client.engine import Engine
     from exoflow.runtime.recover import OnCodeChange
 
+Words = tuple[str, ...]
 
+
+@click.command("resume")
+@click.argument("name", required=False, help="Id of the workflow.")
+@click.option("--all", "all_", is_flag=True, help="Every unfinished workflow whose owner is dead.")
+@click.option("--happened", metavar="TASK", multiple=True, help="Of a task in doubt: its effect happened. Repeatable.")
+@click.option(
+    "--not-happened",
+    metavar="TASK",
+    multiple=True,
+    help="Of a task in doubt: its effect did not happen; it runs again. Repeatable.",
+)
+@click.option(
+    "--outcome",
+    metavar="TASK=JSON",
+    multiple=True,
+    help="Of a task in doubt: its effect happened, and this is its output. Repeatable.",
+)
+@code_option
+@with_session
 def resume(
     session: Session,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Id of the workflow.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every unfinished workflow whose owner is dead.")] = False,
-    happened: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Of a task in doubt: its effect happened. Repeatable.")] = None,
-    not_happened: Annotated[
-        list[str] | None, typer.Option(metavar="TASK", help="Of a task in doubt: its effect did not happen; it runs again. Repeatable.")
-    ] = None,
-    outcome: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TASK=JSON", help="Of a task in doubt: its effect happened, and this is its output. Repeatable."),
-    ] = None,
-    on_code_change: CodeOption = "fail",
+    name: str | None,
+    all_: bool,
+    happened: Words,
+    not_happened: Words,
+    outcome: Words,
+    on_code_change: OnCodeChange,
 ) -> None:
     """Go on with a workflow that stopped.
 
@@ -36,7 +51,7 @@ def resume(
     """
     from exoflow.errors import UsageError
 
-    outcomes = _outcomes(happened or [], not_happened or [], outcome or [])
+    outcomes = _outcomes(happened, not_happened, outcome)
     if (name is None) != all_:
         raise UsageError(message="say which workflow: exoflow resume NAME, or exoflow resume --all")
     if name is None:
@@ -52,7 +67,7 @@ def resume(
     print_result(session, name, result, took_s=time.monotonic() - began_s)
 
 
-def _outcomes(happened: list[str], not_happened: list[str], outcome: list[str]) -> dict[str, Any]:
+def _outcomes(happened: Words, not_happened: Words, outcome: Words) -> dict[str, Any]:
     """Verdicts by task, as Engine.resume takes them."""
     from exoflow.cli.loading import value_of
     from exoflow.errors import UsageError
@@ -154,4 +169,4 @@ def _print_all(session: Session, ends: dict[str, Future[Any]]) -> None:
     else:
         session.output.note("nothing to resume: no unfinished workflow has a dead owner")
     if codes:
-        raise typer.Exit(codes[0])
+        raise click.exceptions.Exit(codes[0])

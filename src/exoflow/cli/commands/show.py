@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
+import click
 import msgspec
-import typer
-from typer.core import TyperCommand
 
-from exoflow.cli.session import Session
+from exoflow.cli.session import Session, with_session
 
 if TYPE_CHECKING:
     from exoflow.client.report import TaskReport, WorkflowReport
@@ -16,29 +15,21 @@ if TYPE_CHECKING:
 _ROWS_MAX = 200
 _ORDER = ("IN_DOUBT", "BLOCKED", "FAILED", "CANCELLED")
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Id of the workflow.")]
+name_argument = click.argument("name", help="Id of the workflow.")
 
 
-class WithBareStory(TyperCommand):
-    """``--story`` may come without a task."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """See the class."""
-        words = [
-            "--story=" if word == "--story" and (at + 1 == len(args) or args[at + 1].startswith("-")) else word
-            for at, word in enumerate(args)
-        ]
-        return super().parse_args(ctx, words)
-
-
-def show(
-    session: Session,
-    name: NameArgument,
-    story: Annotated[
-        str | None, typer.Option("--story", metavar="[TASK]", help="How this task got where it is; without TASK, the whole workflow.")
-    ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Print at most so many tasks; 0: all.")] = _ROWS_MAX,
-) -> None:
+@click.command("show")
+@name_argument
+@click.option(
+    "--story",
+    metavar="[TASK]",
+    is_flag=False,
+    flag_value="",  # where --story comes without a task
+    help="How this task got where it is; without TASK, the whole workflow.",
+)
+@click.option("--limit", metavar="N", type=click.IntRange(min=0), default=_ROWS_MAX, help="Print at most so many tasks; 0: all.")
+@with_session
+def show(session: Session, name: str, story: str | None, limit: int) -> None:
     """Show one workflow and its tasks.
 
     Of each task: its state, whether its output is saved and its effect stands, attempts, times. With --story: the journal in words.

@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
+import click
 import msgspec
-import typer
 
-from exoflow.cli.session import Session
+from exoflow.cli.session import Session, Span, with_session
 
 if TYPE_CHECKING:
     from exoflow.testing.campaign import Campaign
     from exoflow.testing.simulation.many import Tally
     from exoflow.testing.simulation.scenario import Scenario
 
-SeedOption = Annotated[int | None, typer.Option("--seed", metavar="N", help="Run this one, and say what happened in it.")]
-SeedsOption = Annotated[str | None, typer.Option("--seeds", metavar="A:B", help="Run those from A to B, both included.")]
-MinutesOption = Annotated[float | None, typer.Option("--minutes", min=0, help="Run fresh seeds for so long.")]
-JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes at once.")]
-ScenarioOption = Annotated[Path | None, typer.Option("--scenario", metavar="FILE", help="Run a saved scenario.")]
-ShrinkOption = Annotated[bool, typer.Option("--shrink", help="Make what broke smaller, and write it to scenario-N.json.")]
-RecordOption = Annotated[Path | None, typer.Option("--record", metavar="FILE", help="Append the numbers to a file of campaigns.")]
-LogOption = Annotated[bool, typer.Option("--log", help="Print all that happened, in order (--seed or --scenario).")]
 
-
+@click.command("simulate")
+@click.option("--seed", metavar="N", type=int, help="Run this one, and say what happened in it.")
+@click.option("--seeds", metavar="A:B", help="Run those from A to B, both included.")
+@click.option("--minutes", metavar="M", type=Span(), help="Run fresh seeds for so long.")
+@click.option("--jobs", "-j", metavar="N", type=click.IntRange(min=1), default=1, help="Processes at once.")
+@click.option("--scenario", metavar="FILE", type=click.Path(path_type=Path), help="Run a saved scenario.")
+@click.option("--shrink", is_flag=True, help="Make what broke smaller, and write it to scenario-N.json.")
+@click.option("--record", metavar="FILE", type=click.Path(path_type=Path), help="Append the numbers to a file of campaigns.")
+@click.option("--log", is_flag=True, help="Print all that happened, in order (--seed or --scenario).")
+@with_session
 def simulate(
     session: Session,
-    seed: SeedOption = None,
-    seeds: SeedsOption = None,
-    minutes: MinutesOption = None,
-    jobs: JobsOption = 1,
-    scenario: ScenarioOption = None,
-    shrink: ShrinkOption = False,
-    record: RecordOption = None,
-    log: LogOption = False,
+    seed: int | None,
+    seeds: str | None,
+    minutes: float | None,
+    jobs: int,
+    scenario: Path | None,
+    shrink: bool,
+    record: Path | None,
+    log: bool,
 ) -> None:
     """Try the engine in a simulated world full of faults.
 
@@ -87,7 +88,7 @@ def _one(session: Session, given: Scenario, *, shrink: bool, log: bool) -> None:
         )
         output.line(f"trace {outcome.trace}")
     if outcome.violations:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def _many(session: Session, seeds: str | None, minutes: float | None, jobs: int, record: Path | None) -> None:
@@ -116,7 +117,7 @@ def _many(session: Session, seeds: str | None, minutes: float | None, jobs: int,
         )
         output.line(f"situations never reached: {', '.join(total.never) or 'none'}")
     if total.found:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def _range(seeds: str | None) -> tuple[int, int | None]:

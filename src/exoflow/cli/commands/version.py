@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import platform
 
-from exoflow.cli.session import Session
+import click
+
+from exoflow.cli.session import Session, with_session
 
 
+@click.command("version")
+@with_session
 def version(session: Session) -> None:
     """Print versions: of exoflow, Python and SQLite."""
     import apsw

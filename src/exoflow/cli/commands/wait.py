@@ -5,25 +5,23 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from exoflow.cli.commands.run import print_result
-from exoflow.cli.commands.show import NameArgument
-from exoflow.cli.session import Session
+from exoflow.cli.commands.show import name_argument
+from exoflow.cli.session import Session, Span, with_session
 
 if TYPE_CHECKING:
     from exoflow.client.engine import Engine
 
 
-def wait(
-    session: Session,
-    name: NameArgument,
-    timeout: Annotated[
-        float | None, typer.Option("--timeout", min=0.0, metavar="SECONDS", help="Give up after so long (exit code 124).")
-    ] = None,
-) -> None:
+@click.command("wait")
+@name_argument
+@click.option("--timeout", metavar="SECONDS", type=Span(), help="Give up after so long (exit code 124).")
+@with_session
+def wait(session: Session, name: str, timeout: float | None) -> None:
     """Wait for a workflow and print its result.
 
     If its owner is dead, it goes on here. A workflow that failed is not resumed.
