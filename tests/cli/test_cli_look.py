@@ -121,6 +121,25 @@ def test_show_of_what_is_not_there(exo: Any) -> None:
     assert exo.json("show", "", code=2)["error"]["code"] == "invalid_id"
 
 
+def test_show_says_how_data_moves_where_it_leaves_the_process(exo: Any) -> None:
+    """Also when the module with the tasks is not there any more."""
+    Path("moved.py").write_text(
+        "import exoflow\n"
+        "@exoflow.task(can_rollback=True)\ndef make(): return exoflow.ValueRef(1)\n"
+        "@exoflow.task(can_rollback=True, executor='process')\ndef there(a): return 2\n"
+        "moves = there.bind(make.bind())\n",
+        "utf-8",
+    )
+    exo("run", "moved:moves", "--name", "m")
+    Path("moved.py").unlink()
+    out = exo("show", "m").out
+    assert "here -> process: pickled" in out
+    assert out.endswith("\n    make -> there (1 Ref)\n")
+    [edge] = exo.json("show", "m")["edges"]
+    assert (edge["up"], edge["down"], edge["from"], edge["to"]) == ("make", "there", "here", "process")
+    assert edge["refs"] == ["exoflow.refs.values:ValueRef"]
+
+
 # --- check -----------------------------------------------------------------------------------------------------------------------
 
 

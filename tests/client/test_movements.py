@@ -55,7 +55,7 @@ def test_none_of_the_users_code_is_needed(tmp_path):
     done = subprocess.run([sys.executable, "shop.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout == "failed\n", done.stderr
     with exoflow.Engine(tmp_path / "store.db") as engine:
-        found = recorded(engine.store, engine.store.head("w"))
+        found = recorded(engine.store, engine.get_metadata("w"))
     assert "shop" not in sys.modules
     worker = "pickled, large arrays as shared memory; a Ref as itself if it can go, else its data"
     of = {(edge["up"], edge["down"]): (edge["from"], edge["to"], edge["how"], edge["refs"]) for edge in found}
@@ -83,7 +83,7 @@ def test_what_is_recorded_says_what_the_dag_says():
     with exoflow.Engine("memory:") as engine:
         with pytest.raises(WorkflowFailed):
             engine.run(dag, name="w")
-        found = recorded(engine.store, engine.store.head("w"))
+        found = recorded(engine.store, engine.get_metadata("w"))
     assert [{**edge, "refs": ["exoflow.refs.values:ValueRef"]} for edge in movements(plan_of(dag))] == found
 
 
@@ -92,7 +92,7 @@ def test_where_the_definition_cannot_be_read_the_ends_are_unknown(monkeypatch):
         with pytest.raises(WorkflowFailed):
             engine.run(fails.bind(one.bind()), name="w")
         monkeypatch.setattr(codec, "sketch", lambda _encoded: None)
-        [edge] = recorded(engine.store, engine.store.head("w"))
+        [edge] = recorded(engine.store, engine.get_metadata("w"))
     assert (edge["from"], edge["to"], edge["how"]) == ("unknown", "unknown", "not on record")
 
 

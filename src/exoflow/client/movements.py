@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from exoflow.client.report import WorkflowReport
 from exoflow.core import journal, replay
 from exoflow.core.commands import Grow
 from exoflow.define.plan import Call, Plan
-from exoflow.runtime.ownership import life_of
 from exoflow.runtime.recover import read_records, sketched
 from exoflow.runtime.values import Saved
-from exoflow.store.base import Head, Store
+from exoflow.store.base import Store
 
 UNKNOWN = "unknown"
 _HERE = frozenset({"thread", "loop", "inline"})
@@ -31,14 +31,14 @@ def movements(plan: Plan) -> list[dict[str, Any]]:
     return _edges(((spec.id, spec.reads) for spec in plan.graph.tasks), places)
 
 
-def recorded(store: Store, head: Head) -> list[dict[str, Any]]:
+def recorded(store: Store, report: WorkflowReport) -> list[dict[str, Any]]:
     """The same of a workflow, by its journal: none of its code is needed or imported. ``refs`` are the kinds of the Refs that the saved
     output of ``up`` holds, one for each. Where a definition cannot be read, an end is ``unknown``. Raises StoreCorruptError,
     WorkflowNotFoundError."""
-    name = head.workflow_id
+    name = report.workflow_id
     entries = store.entries(name)
     records = read_records(store, name, entries)
-    state = replay.fold(name, life_of(head.epoch), records)
+    state = replay.fold(name, report.epoch, records)
     saved = {
         record.task: Saved(record.stored, entry.seq, entry.payload)
         for entry, record in zip(entries, records, strict=True)

@@ -10,8 +10,6 @@ import msgspec
 from exoflow.cli.commands.run import args_argument, mode_option, target_argument
 from exoflow.cli.session import Session, with_session
 
-_EDGES_MAX = 5
-
 
 @click.command("check")
 @target_argument
@@ -98,13 +96,14 @@ def _report(name: str, plan: Any, *, auto: bool) -> dict[str, Any]:
 
 
 def _print(session: Session, report: dict[str, Any], *, auto: bool) -> None:
+    from exoflow.cli.moving import print_edges
     from exoflow.cli.output import block, escaped
 
     output = session.output
     name = escaped(report["dag"])
     if report["safe"]:
         output.line(f"{name}: safe ({report['tasks']} tasks)")
-        _print_edges(session, report["edges"])
+        print_edges(output, report["edges"])
         return
     findings = report["findings"]
     output.line(f"{name}: NOT safe, {len(findings)} of {report['tasks']} tasks could break exactly-once in a crash")
@@ -118,18 +117,3 @@ def _print(session: Session, report: dict[str, Any], *, auto: bool) -> None:
         output.line(f"  mode auto would turn on: checkpoint=True on {escaped(', '.join(report['turned_on']))}")
     elif auto:
         output.line("  mode auto finds no set of checkpoints that helps")
-
-
-def _print_edges(session: Session, edges: list[dict[str, str]]) -> None:
-    """How data moves, if any of it leaves this process."""
-    from exoflow.cli.output import escaped
-
-    ways: dict[tuple[str, str, str], list[str]] = {}
-    for edge in edges:
-        ways.setdefault((edge["from"], edge["to"], edge["how"]), []).append(f"{edge['up']} -> {edge['down']}")
-    if all(start == end == "here" for start, end, _ in ways):
-        return
-    for (start, end, how), there in ways.items():
-        more = f" and {len(there) - _EDGES_MAX} more" if len(there) > _EDGES_MAX else ""
-        session.output.line(f"  {start} -> {end}: {how}")
-        session.output.line(f"    {escaped(', '.join(there[:_EDGES_MAX]))}{more}")

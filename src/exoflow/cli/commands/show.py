@@ -32,17 +32,23 @@ name_argument = click.argument("name", help="Id of the workflow.")
 def show(session: Session, name: str, story: str | None, limit: int) -> None:
     """Show one workflow and its tasks.
 
-    Of each task: its state, whether its output is saved and its effect stands, attempts, times. With --story: the journal in words.
+    Of each task: its state, whether its output is saved and its effect stands, attempts, times. Where data leaves the process: how it
+    moves from task to task. With --story: the journal in words.
     """
+    from exoflow.cli.moving import print_edges
+    from exoflow.client.movements import recorded
+
     with session.engine() as engine:
         report = engine.get_metadata(name)
+        edges = recorded(engine.store, report) if story is None else []
         text = engine.story(name, story or None) if story is not None else ""
     if story is not None:
         _print_story(session, name, story, text)
     elif session.output.as_json:
-        session.output.document(report)
+        session.output.document({**msgspec.to_builtins(report), "edges": edges})
     else:
         _print_report(session, report, limit)
+        print_edges(session.output, edges)
 
 
 def _print_story(session: Session, name: str, task: str, text: str) -> None:
