@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+import exoflow
 from exoflow import codec
+from exoflow.errors import CheckpointFailedError, RefLostError
 from exoflow.refs.buckets import BucketRef
 from exoflow.testing.ref_suite import RefSuite
 
@@ -41,3 +43,19 @@ def test_what_put_has_stored_goes_when_it_is_released(tmp_path):
 def test_its_bytes_are_in_its_checkpoint(tmp_path):
     ref = BucketRef.put(f"file://{tmp_path}", b"x" * 100_000)
     assert codec.encode(ref.checkpoint("v").result(10)).size > 100_000
+
+
+@exoflow.task(can_rollback=True)
+def read(given: Any) -> Any:
+    return given[0].get()
+
+
+@pytest.mark.parametrize(("bucket", "error"), [("other", RefLostError), ("none", CheckpointFailedError)])
+def test_an_object_of_another_bucket_is_refused_before_anything_is_written(tmp_path, bucket, error):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "other").mkdir()
+    path = BucketRef.put(f"file://{tmp_path}/here", b"x").path
+    with exoflow.Engine("memory:") as engine:
+        with pytest.raises(error, match=f"{bucket}#"):
+            engine.run(read.bind([BucketRef(f"file://{tmp_path}/{bucket}", path)]), name="w")
+        assert engine.list_all() == []
