@@ -362,6 +362,17 @@ def test_a_task_is_not_blamed_for_the_machine_it_ran_on() -> None:
     assert "WorkerDiedError" in drill.why
 
 
+def test_a_task_that_returns_what_is_gone_does_not_run_for_ever() -> None:
+    drill = Drill(internal("a"))
+    for _ in range(19):
+        drill.succeed("a", saved=False)
+        assert runs(drill.do(ev.OutputsLost(tasks=("a",), unsaved="a", reason="no object"))) == ["a"]
+    drill.succeed("a", saved=False)
+    drill.do(ev.OutputsLost(tasks=("a",), unsaved="a", reason="no object"))
+    assert drill.status is Status.FAILED
+    assert "lost 20 times before it was saved, at last: no object" in drill.why
+
+
 def test_deaths_are_counted_across_crashes() -> None:
     drill = Drill(internal("a"))
     drill.fail("a", "died")

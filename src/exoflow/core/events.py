@@ -73,9 +73,12 @@ class InputsLost(_Event, frozen=True, kw_only=True):
 
 
 class OutputsLost(_Event, frozen=True, kw_only=True):
-    """The backend lost these outputs (those of them that are saved can be loaded again)."""
+    """The backend lost these outputs (those of them that are saved can be loaded again). ``unsaved``: the one that was being saved when
+    that showed, and ``reason`` how."""
 
     tasks: tuple[str, ...]
+    unsaved: str = ""
+    reason: str = ""
 
 
 class OutputStored(_Event, frozen=True, kw_only=True):

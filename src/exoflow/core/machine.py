@@ -148,6 +148,9 @@ class Machine:
             self._note(answer)
 
     def _outputs_lost(self, event: ev.OutputsLost) -> None:
+        saving = self.state.tasks.get(event.unsaved)
+        if saving is not None and transitions.lost_unsaved_too_often(self.state, saving, event.reason):
+            return
         for name in event.tasks:
             task = self.state.tasks.get(name)
             if task is not None:

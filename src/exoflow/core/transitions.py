@@ -92,6 +92,19 @@ def output_unstorable(state: State, task: Task, event: ev.OutputUnstorable) -> N
             demand.lose(state, task)
 
 
+def lost_unsaved_too_often(state: State, task: Task, reason: str) -> bool:
+    """A task that returns what is gone already would run for ever."""
+    if task.saving is not Saving.ENCODING:
+        return False
+    times = state.losses[task.id] = state.losses.get(task.id, 0) + 1
+    if times < LOSSES_MAX:
+        return False
+    text = f"the output of task '{task.id}' was lost {times} times before it was saved, at last: {reason}"
+    failure = Failure(kind="unusable", types=("exoflow.errors.CheckpointFailedError",), text=text)
+    output_unstorable(state, task, ev.OutputUnstorable(task=task.id, attempt=task.attempt, failure=failure))
+    return True
+
+
 def spoiled(state: State, name: str) -> None:
     """Saved bytes are damaged. If the version can be had again, or nothing committed can rest on it, it is made again."""
     task = state.tasks.get(name)

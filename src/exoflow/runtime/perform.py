@@ -149,11 +149,7 @@ def _save(loop: Loop, run: Run, command: cmd.Save, value: Any, call: Call, *, au
         if lost is None and not isinstance(error, RefLostError):
             give_up(loop, run, error)
             return
-        failed = run.values.refs.lost_again(command.task, error)
-        if failed is None:
-            event = ev.OutputsLost(tasks=tuple({command.task, *(lost or ())}))
-        else:
-            event = ev.OutputUnstorable(task=command.task, attempt=command.attempt, failure=unsaveable(command.task, call, failed))
+        event = ev.OutputsLost(tasks=tuple({command.task, *(lost or ())}), unsaved=command.task, reason=str(error))
     loop.post(run, event)
 
 

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from exoflow.codec import identities
 from exoflow.core.journal import KeptRef
-from exoflow.core.spec.retry import LOSSES_MAX
 from exoflow.errors import CheckpointFailedError, RefLostError
 from exoflow.refs.base import RefAdapter, adapter_named, adapter_of, lost_in
 from exoflow.runtime.threads import Threads
@@ -63,7 +62,6 @@ class Refs:
         self._back: dict[str, tuple[Future[_Held], set[str]]] = {}  # by version: what was restored, and for the output of which tasks
         self._users: dict[str, set[str]] = {}  # by version of what can change
         self._gone: set[str] = set()  # identities of what was lost
-        self._unsaved: dict[str, int] = {}  # how often what a task returned was lost before it was saved
 
     # --- outputs in memory ---------------------------------------------------------------------------------------------------
 
@@ -172,15 +170,6 @@ class Refs:
                 self._snapshots.pop(version, None)
             kept.append(known)
         return tuple(kept)
-
-    def lost_again(self, task: str, error: BaseException) -> CheckpointFailedError | None:
-        """The output of ``task`` was lost before it was saved, as ``error`` says. What to say if that was once too often: a task that
-        returns what is gone already would run for ever."""
-        self._unsaved[task] = self._unsaved.get(task, 0) + 1
-        if self._unsaved[task] < LOSSES_MAX:
-            return None
-        reason = f"its data was lost {LOSSES_MAX} times before it was saved, at last: {error}"
-        return CheckpointFailedError(what=holder_of(task), ref=", ".join(sorted(lost_in(error))), reason=reason)
 
     def _versions(self, task: str, attempt: int, refs: Iterable[Any]) -> list[tuple[RefAdapter, str, Any]]:
         found = []

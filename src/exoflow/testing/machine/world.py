@@ -449,7 +449,7 @@ class World:
         self.lost_besides += max(0, len(lost) - 1)
         for name in lost:
             self._lose_one(name, saving=name in step.saving)
-        self.do(ev.OutputsLost(tasks=lost))
+        self.do(ev.OutputsLost(tasks=lost, unsaved=next((name for name in lost if name not in step.saving), "")))
 
     def _lose_one(self, name: str, *, saving: bool) -> None:
         del self.memory[name]
