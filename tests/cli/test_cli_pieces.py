@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from exoflow import errors
 from exoflow.cli.display import summary
 from exoflow.cli.failures import EXIT_CODES, exit_code
 from exoflow.cli.loading import arguments
+from exoflow.cli.main import app
 from exoflow.cli.output import block, escaped, lasted, plain, shown, size
 from exoflow.cli.session import Session, sqlite_path
 from exoflow.client.progress import Progress
@@ -131,3 +133,16 @@ def test_a_summary_of_progress() -> None:
         workflow_id="w", status="RUNNING", ending="FAILED", total=9, saved=1, counts={"DONE": 2, "RUNNING": 3, "IDLE": 4}, tasks=()
     )
     assert summary(now) == "will end FAILED, 2 of 9 tasks done (1 saved), 3 running"
+
+
+def test_ctrl_c_while_the_words_are_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A kill in the crash suite came that early, and was told that nothing had been confirmed."""
+
+    def interrupt(*_given: Any, **_options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "make_context", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        app.main(["list"])
+    assert ended.value.code == 130
+    assert "interrupted; " in capsys.readouterr().err

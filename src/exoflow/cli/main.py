@@ -26,6 +26,8 @@ from exoflow.cli.failures import Interrupted, misuse, report
 from exoflow.cli.output import Output
 from exoflow.cli.session import Session, with_shared_options
 
+_INTERRUPTED = Interrupted("interrupted; exoflow list shows what was accepted, and exoflow resume goes on with it")
+
 
 class Root(click.Group):
     """``exoflow`` itself: whatever a command raises becomes a message or a document, and an exit code."""
@@ -39,6 +41,8 @@ class Root(click.Group):
         options.update(prog_name="exoflow", standalone_mode=False, obj=session)
         try:
             code = super().main(words, **options)
+        except click.Abort as error:  # click makes one of Ctrl-C while it reads the words
+            code = _report(_INTERRUPTED if isinstance(error.__cause__, KeyboardInterrupt) else error, session)
         except Exception as error:
             code = _report(error, session)
         sys.exit(code if isinstance(code, int) else 0)
@@ -52,7 +56,7 @@ class Root(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise Interrupted("interrupted; exoflow list shows what was accepted, and exoflow resume goes on with it") from None
+            raise _INTERRUPTED from None
 
 
 def _report(error: Exception, session: Session) -> int:

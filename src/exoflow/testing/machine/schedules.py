@@ -165,7 +165,7 @@ class RandomSchedule:
             how = "final" if rng.random() < 0.3 else "raised"
             return Fail(task=task, attempt=number, how="final" if how == "final" else "raised", acted=acts and rng.random() < 0.5)
         if self._fault(knobs.die):
-            return Fail(task=task, attempt=number, how="stranded" if rng.random() < 0.3 else "died", acted=rng.random() < 0.5)
+            return Fail(task=task, attempt=number, how="stranded" if number % 3 == 0 else "died", acted=rng.random() < 0.5)
         if attempt.stopping and rng.random() < 0.7:
             return End(task=task, attempt=number, acted=rng.random() < 0.5)
         growth: Lines = ()
