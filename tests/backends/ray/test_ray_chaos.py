@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.slow  # nodes and processes are killed and made: four minutes on two cores
+@pytest.mark.slow  # nodes and processes are killed and made, for minutes
 @pytest.mark.timeout(1500)
 def test_nothing_is_done_twice_whatever_part_of_ray_is_killed():
     command = [sys.executable, "-m", "tests.backends.ray.chaos", "--schedules", "100", "--seed", "1", "--jobs", "2"]
