@@ -104,7 +104,7 @@ def _task_report(state: State, task: Task, failures: dict[str, str], sizes: dict
 
 def _orphan_report(name: str, orphan: Orphan, failures: dict[str, str]) -> TaskReport:
     """Of a task of a sub-workflow whose shape is not saved, because it can be had again: the journal knows the task by its record alone."""
-    saved = orphan.saved
+    saved = orphan.durable
     return TaskReport(
         task=name,
         kind="unknown",

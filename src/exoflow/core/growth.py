@@ -159,6 +159,9 @@ def _is_on_record(task: Task) -> bool:
 
 def fold_rounds(state: State, record: RoundsDropped) -> None:
     """What is left of a loop, of whose past rounds the journal holds nothing any more."""
+    if record.parent in state.orphans:  # it is in a round that was dropped later
+        state.orphans[record.parent].rounds = record
+        return
     above, orphan = state.tasks.get(record.parent), state.orphans.get(record.task)
     if above is None or above.tail is None or orphan is None:
         return  # the rounds are still here, or a later record says where the last one stands
@@ -216,13 +219,16 @@ def restore(state: State, task: Task, orphan: Orphan) -> None:
     saved = orphan.saved
     if orphan.grew:
         note_shape(state, task)
-    if saved is None:
+    if saved is None or (orphan.owed and not (task.deterministic and orphan.grew)):
         return
     task.effect = task.effect and task.kind is Kind.UNDOABLE
     task.version, task.basis, task.caught = saved.version, saved.basis, saved.caught
     task.attempt = max(task.attempt, saved.attempt)
     task.times, task.meaning = (saved.started_ms, saved.ended_ms), saved.stored.meaning
-    task.durable = task.recorded = True
+    task.recorded = True
+    task.durable = orphan.durable is not None
     state.move(task, Phase.DONE)
     if saved.growth is not None and task.kids is None:
         grow(state, task, saved.growth)
+    if orphan.rounds is not None:
+        fold_rounds(state, orphan.rounds)

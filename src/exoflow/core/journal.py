@@ -222,14 +222,21 @@ Record = (
 class Orphan:
     """What the journal says of a task whose parent has not (yet again) returned the DAG that it belongs to."""
 
-    __slots__ = ("deaths", "effect", "failures", "grew", "intent", "owed", "parent", "parent_version", "saved")
+    __slots__ = ("deaths", "effect", "failures", "grew", "intent", "lost", "owed", "parent", "parent_version", "rounds", "saved")
 
     def __init__(self, parent: str, parent_version: int) -> None:
         self.parent, self.parent_version = parent, parent_version
         self.saved: OutputSaved | None = None
+        self.rounds: RoundsDropped | None = None  # how far the loop below it is
         self.intent: tuple[int, int] = (0, 0)
         self.effect = self.owed = self.grew = False
+        self.lost = False  # what is saved is not to be had any more
         self.failures = self.deaths = 0
+
+    @property
+    def durable(self) -> OutputSaved | None:
+        """What is saved and need not be made again."""
+        return None if self.owed or self.lost else self.saved
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -57,13 +57,16 @@ def _facts(state: State, task_id: str, parent: str, parent_version: int) -> Task
 def _saved(state: State, record: journal.OutputSaved) -> None:
     where = _facts(state, record.task, record.parent, record.parent_version)
     if isinstance(where, Orphan):
-        where.saved, where.owed, where.grew = record, False, record.growth is not None
+        if where.saved is not None and where.saved.version != record.version:
+            where.rounds = None
+        where.saved, where.owed, where.lost, where.grew = record, False, False, record.growth is not None
         return
     if where.kids is not None and (record.version != where.version or record.growth != where.growth):
         withdrawal.collapse(state, where)
     orphan = Orphan(record.parent, record.parent_version)
-    where.owed, where.grew = False, record.growth is not None
+    where.owed, where.grew = False, False
     orphan.saved, orphan.failures, orphan.deaths = record, where.failures, where.deaths
+    orphan.grew = record.growth is not None
     orphan.effect = where.effect and where.kind is Kind.UNDOABLE
     orphan.intent = (where.attempt, where.basis)
     growth.restore(state, where, orphan)
@@ -105,9 +108,9 @@ def _undoing(state: State, record: journal.UndoIntended) -> None:
         return
     where.owed = state.owes = True
     if isinstance(where, Orphan):
-        where.saved = None
-    elif where.deterministic and where.grew:  # it will return the same DAG again, parts of which stand
-        where.durable = where.recorded = False
+        return  # what that means for it is known when it is not one any more
+    if where.deterministic and where.grew:  # it will return the same DAG again, parts of which stand
+        where.durable = False
     else:
         _void(state, where)
 
@@ -152,7 +155,7 @@ def _spoiled(state: State, record: journal.OutputSpoiled) -> None:
     if task is not None:
         task.durable = False
     elif record.task in state.orphans:
-        state.orphans[record.task].saved = None
+        state.orphans[record.task].lost = True
 
 
 def _unwind(state: State, record: journal.UnwindDecided) -> None:
@@ -208,5 +211,5 @@ def durable_facts(state: State) -> dict[str, tuple[object, ...]]:
         if task.durable or task.effect or task.failures or task.deaths
     }
     for name, orphan in state.orphans.items():
-        facts[name] = (orphan.saved.version if orphan.saved else 0, orphan.effect, orphan.failures, orphan.deaths)
+        facts[name] = (orphan.durable.version if orphan.durable else 0, orphan.effect, orphan.failures, orphan.deaths)
     return facts
