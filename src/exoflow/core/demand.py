@@ -136,8 +136,9 @@ def wait_again(state: State, task: Task) -> None:
 
 
 def want_inputs(state: State, task: Task) -> None:
+    in_old_world = task.condemned  # now: to want an input may condemn the task, and other inputs with it
     for up in task.reads:
-        if up.is_lost and up.phase in _AT_REST and (task.condemned or not up.condemned):
+        if up.is_lost and up.phase in _AT_REST and (in_old_world or not up.condemned):
             want(state, up)
 
 
