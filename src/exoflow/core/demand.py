@@ -135,6 +135,14 @@ def wait_again(state: State, task: Task) -> None:
         want_inputs(state, task)
 
 
+def still_needed(task: Task) -> bool:
+    """Whether its output, once made, would be read: of what is condemned, for a rollback only."""
+    if not task.condemned:
+        return True
+    is_known = task.deterministic and task.version != UNEXECUTED
+    return is_known and any(reader.wanting and reader.condemned for reader in task.readers)
+
+
 def want_inputs(state: State, task: Task) -> None:
     in_old_world = task.condemned  # now: to want an input may condemn the task, and other inputs with it
     for up in task.reads:

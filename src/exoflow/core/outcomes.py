@@ -183,11 +183,11 @@ def outcome_of_failure(state: State, task: Task, failure: Failure) -> None:
 def stopped(state: State, task: Task, _event: object) -> None:
     """An attempt that may have had effects, and was told to stop, has ended, one way or another."""
     timeout = task.failure
-    if timeout is None or (task.condemned and task.version == UNEXECUTED) or not state.may_start(task):
+    if timeout is None or not demand.still_needed(task) or not state.may_start(task):
         demand.release_claims(state, task)
         state.move(task, Phase.IDLE)
         state.agenda.append(task)
-        if task.condemned and task.claims and task.deterministic and task.version != UNEXECUTED:
-            demand.want(state, task)  # a rollback needs its output
+        if task.condemned and demand.still_needed(task):
+            demand.want(state, task)
     else:
         failed(state, task, ev.TaskFailed(task=task.id, attempt=task.attempt, failure=timeout))

@@ -124,9 +124,7 @@ def spoiled(state: State, name: str) -> None:
     if task.present:
         state.set_saving(task, Saving.ENCODING)
         state.commands.append(Save(task=name, attempt=task.attempt))
-    elif task.claims and (
-        not task.condemned or (task.deterministic and any(reader.wanting and reader.condemned for reader in task.readers))
-    ):
+    elif task.claims and demand.still_needed(task):
         demand.want(state, task)  # or else it is on its way out, and will run again in its turn
 
 
@@ -200,7 +198,7 @@ def undo_succeeded(state: State, task: Task, _event: ev.UndoSucceeded) -> None:
     again, task.again = task.again, False
     if task.giving_up and (not task.condemned or task.holds) and task.failure is not None:  # or else nobody needs it any more
         outcomes.outcome_of_failure(state, task, task.failure)
-    elif not again or (task.condemned and task.version == UNEXECUTED):
+    elif not again or not demand.still_needed(task):
         demand.release_claims(state, task)
         state.move(task, Phase.DONE if task.version != UNEXECUTED else Phase.IDLE)
         state.agenda.append(task)
@@ -311,7 +309,7 @@ def intended(state: State, record: journal.AttemptIntended) -> None:
     task = state.tasks.get(record.task)
     if task is None or task.phase is not Phase.STARTING or task.attempt != record.attempt:
         return
-    if (task.condemned and task.version == UNEXECUTED) or not state.may_start(task):
+    if not demand.still_needed(task) or not state.may_start(task):
         demand.release_claims(state, task)
         state.move(task, Phase.DONE if task.version != UNEXECUTED else Phase.IDLE)
         state.agenda.append(task)
