@@ -214,7 +214,8 @@ def note_shape(state: State, task: Task) -> None:
 def restore(state: State, task: Task, orphan: Orphan) -> None:
     """Set the durable facts of ``task``."""
     task.failures, task.deaths, task.effect = orphan.failures, orphan.deaths, orphan.effect
-    task.attempt, task.basis = max(task.attempt, orphan.intent[0]), orphan.intent[1]
+    attempt, task.basis = orphan.intent
+    task.attempt = max(task.attempt, attempt)
     task.owed = orphan.owed
     saved = orphan.saved
     if orphan.grew:
@@ -226,7 +227,7 @@ def restore(state: State, task: Task, orphan: Orphan) -> None:
     task.attempt = max(task.attempt, saved.attempt)
     task.times, task.meaning = (saved.started_ms, saved.ended_ms), saved.stored.meaning
     task.recorded = True
-    task.durable = orphan.durable is not None
+    task.durable = not (orphan.owed or orphan.lost)
     state.move(task, Phase.DONE)
     if saved.growth is not None and task.kids is None:
         grow(state, task, saved.growth)

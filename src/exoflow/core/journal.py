@@ -229,8 +229,7 @@ class Orphan:
         self.saved: OutputSaved | None = None
         self.rounds: RoundsDropped | None = None  # how far the loop below it is
         self.intent: tuple[int, int] = (0, 0)
-        self.effect = self.owed = self.grew = False
-        self.lost = False  # what is saved is not to be had any more
+        self.effect = self.owed = self.grew = self.lost = False  # lost: what is saved is not to be had any more
         self.failures = self.deaths = 0
 
     @property

@@ -64,10 +64,10 @@ def _saved(state: State, record: journal.OutputSaved) -> None:
     if where.kids is not None and (record.version != where.version or record.growth != where.growth):
         withdrawal.collapse(state, where)
     orphan = Orphan(record.parent, record.parent_version)
-    where.owed, where.grew = False, False
+    where.grew = False
     orphan.saved, orphan.failures, orphan.deaths = record, where.failures, where.deaths
     orphan.grew = record.growth is not None
-    orphan.effect = where.effect and where.kind is Kind.UNDOABLE
+    orphan.effect = where.effect
     orphan.intent = (where.attempt, where.basis)
     growth.restore(state, where, orphan)
     growth.shorten(state, where)

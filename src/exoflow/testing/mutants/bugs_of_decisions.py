@@ -188,7 +188,7 @@ DECISIONS = (
         name="effect_forgotten_when_saved",
         breaks="after a crash nobody knows that a booking whose output is saved may have to be cancelled",
         module="exoflow.core.replay",
-        old="orphan.effect = where.effect and where.kind is Kind.UNDOABLE",
+        old="orphan.effect = where.effect",
         new="orphan.effect = False",
     ),
     Mutant(
