@@ -24,6 +24,7 @@ import resource
 import stat
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -49,6 +50,7 @@ _GLANCES_MAX = 10_000
 _THREADS_FROM = 64 << 20
 _CHUNK = 16 << 20
 _PINS_MAX = 256
+_PASSED_OVER_MAX = 10_000
 _LOCKED_MAX = 64
 # Not blake3.AUTO: its pool of threads belongs to the process and is missing after a fork, where hashing would then wait for ever.
 _THREADS = min(8, os.cpu_count() or 1)
@@ -193,6 +195,7 @@ class FileBlobs:
         self._named = named
         self._pins = _Pins()
         self._glances: dict[str, None] = {}  # of what was written here
+        self._passed_over = deque[str](maxlen=_PASSED_OVER_MAX)  # to be freed; the oldest are left to the next collection
         self._failed: str | None = None
         self._settled: set[Path] = set()  # folders whose own entry is known to be on the disk
         try:
@@ -362,12 +365,20 @@ class FileBlobs:
             return found
 
     def free(self, names: Iterable[str]) -> None:
-        """Remove those of ``names`` that no journal names and nobody has pinned, where that can be done without waiting."""
+        """Remove those of ``names`` that no journal names and nobody has pinned, where that can be done without waiting. Where it cannot,
+        because somebody puts one beside them, they come in turn with the next ones."""
         with self._faults():
-            blobs = sorted(filter(_NAME.fullmatch, names))
-            for folder, here in itertools.groupby(blobs, key=lambda name: self._path(name).parent):
-                with contextlib.suppress(BlockingIOError, FileNotFoundError), _locked(folder, wait=False):
-                    self._sweep(here, math.inf, Collected(removed=0, size_bytes=0, spared=0), dry_run=False)
+            blobs = set(filter(_NAME.fullmatch, names))
+            with contextlib.suppress(IndexError):
+                while True:
+                    blobs.add(self._passed_over.pop())
+            for folder, here in itertools.groupby(sorted(blobs), key=lambda name: self._path(name).parent):
+                some = list(here)
+                try:
+                    with contextlib.suppress(FileNotFoundError), _locked(folder, wait=False):
+                        self._sweep(some, math.inf, Collected(removed=0, size_bytes=0, spared=0), dry_run=False)
+                except BlockingIOError:
+                    self._passed_over += some
 
     def _sweep(self, names: Iterable[str], newest: float, found: Collected, *, dry_run: bool) -> Collected:
         """Remove what may go of ``names``, in a locked folder; ``found`` so far, and by this."""
