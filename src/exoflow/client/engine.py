@@ -275,10 +275,10 @@ class Engine:
                 if not self._claim(head):
                     return None
                 if self.store.entries(name, seqs=(run.next_seq,)):  # its owner was not dead, and wrote after we had looked
-                    self._release(name)
+                    self._release(head)
                     return None
             except ExoflowError:
-                self._release(name)
+                self._release(head)
                 self._again(head)  # was it deleted while we read?
                 raise
             self._loop.enter(run, taken=True)
@@ -292,12 +292,14 @@ class Engine:
         """Whether nobody drives it."""
         return (head.owner == self._owner.id and head.workflow_id in self._unsure) or self._owner.is_dead(head.owner)
 
-    def _release(self, name: str) -> None:
-        """Let go of what we own and do not drive: others would wait for us. If the store refuses, the next one who asks us tries again."""
+    def _release(self, head: Head) -> None:
+        """Let go of what we own and do not drive: others would wait for us. If the store refuses, the next one who asks us tries again.
+        Another workflow that was begun under the name meanwhile, perhaps by ourselves, is not meant."""
+        name = head.workflow_id
         with contextlib.suppress(EnvironmentFault):
-            head = self.store.head(name)
-            if head is not None and head.owner == self._owner.id:
-                self.store.claim(name, epoch=head.epoch, owner=None)
+            now = self.store.head(name)
+            if now is not None and now.owner == self._owner.id and birth_of(now.epoch) == birth_of(head.epoch):
+                self.store.claim(name, epoch=now.epoch, owner=None)
             self._unsure.discard(name)
 
     def _claim(self, head: Head) -> bool:

@@ -35,6 +35,10 @@ class Cells:
                 self.data.pop(cell.key, None)
             case "lose_all":
                 self.data.clear()
+        return self.held(cell)
+
+    def held(self, cell: Cell) -> Any:
+        """What it holds. Raises RefLostError."""
         if cell.key not in self.data:
             raise RefLostError(kind=f"{__name__}:{type(cell).__name__}", ref=cell.key, reason="lost")
         return self.data[cell.key]
@@ -83,8 +87,8 @@ class Cell(Ref):
         return HERE.cells.read(self, "ref.get")
 
     def peek(self) -> Any:
-        """What it holds, for the judge: nothing happens meanwhile."""
-        return HERE.cells.data[self.key]
+        """What it holds, for the judge: nothing happens meanwhile. Raises RefLostError."""
+        return HERE.cells.held(self)
 
     def checkpoint(self, id: str) -> Future[Any]:  # noqa: A002 - the paper's name
         return HERE.cells.snapshot(self)

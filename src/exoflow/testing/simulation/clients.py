@@ -16,6 +16,7 @@ from exoflow.errors import (
     Fenced,
     InvalidStateError,
     LeaseLost,
+    RefLostError,
     StorageFullError,
     StoreCorruptError,
     UnsafeWorkflowError,
@@ -201,6 +202,9 @@ class Client:
                 else:
                     slot.leave.set()
                     return
+            except RefLostError as error:  # after the end: of what is asked for again, the data is restored
+                simulation.scheduler.note(f"{self}: {error}")
+                simulation.scheduler.park(0.05)
             except Killed:
                 raise
             except Exception as error:
