@@ -40,6 +40,8 @@ class Spec(Protocol):
     def checkpoint(self) -> bool | str: ...
     @property
     def does(self) -> str: ...
+    @property
+    def timeout_s(self) -> float | None: ...
 
 
 class Value(msgspec.Struct, frozen=True, array_like=True):
@@ -131,6 +133,7 @@ class Chronicle:
         self.made: dict[str, Execution] = {}  # by digest of the value
         self.standing: dict[str, Effect] = {}  # of undoable tasks
         self.commits: dict[str, Effect] = {}  # of committing tasks
+        self.revoked: set[tuple[str, int, int]] = set()  # attempts whose effect was undone
         self.undone: dict[str, tuple[Seen, int]] = {}  # of rollbacks since something was applied: what they had seen, how deep they were
         self.fence: dict[str, int] = {}
         self.ids: dict[str, str] = {}  # path -> id of the task in the engine
@@ -226,12 +229,14 @@ class Chronicle:
         return False
 
     def _unsettled(self, inputs: Sequence[str], durable: set[str]) -> str:
-        """A task that made one of these values, or one that it was made from, and whose value would be lost in a crash for good."""
+        """A task that made one of these values, or one that it was made from, and whose value would be lost in a crash for good. Not one
+        whose effect was undone: an attempt that was given up before its function was called may begin after that, and what it saw was on
+        record when it was sent out."""
         waiting, known = list(inputs), set[str]()
         while waiting:
             digest = waiting.pop()
             made = self.made.get(digest)
-            if digest in known or digest in durable or made is None:
+            if digest in known or digest in durable or made is None or (made.path, made.epoch, made.attempt) in self.revoked:
                 continue
             known.add(digest)
             if not self._find(made.path).deterministic:
@@ -252,6 +257,7 @@ class Chronicle:
                 if path in other.seen:
                     self.violated("I4", f"'{path}' was rolled back before '{other.path}', which rests on it")
         del self.standing[path]
+        self.revoked.add((path, effect.epoch, effect.attempt))
         self.rollbacks[path] += 1
         depth = 1 + max((deep for seen, deep in self.undone.values() if path in seen), default=0)
         self.undone[path] = (effect.seen, depth)
@@ -363,11 +369,12 @@ class Chronicle:
 
     def _check_thrift(self) -> None:
         """I10: nobody but who raises, hangs or dies was called twice when nothing else went wrong. (Who raised after it was given what it
-        could change gets that anew, and so others may be called again.)"""
+        could change gets that anew, and so others may be called again; and who hangs on the loop holds up others, whose time runs out.)"""
         if any(self._find(path).does == "hold" for path in self.counts):
             return
         for path, calls in self.counts.items():
-            if calls > 1 and self._find(path).does not in ("raise", "hang", "die"):
+            spec = self._find(path)
+            if calls > 1 and spec.does not in ("raise", "hang", "die") and spec.timeout_s is None:
                 self.violated("I10", f"'{path}' was called {calls} times, and nothing had gone wrong")
 
     def _agreement(self, result: Sequence[Value] | None) -> Seen | None:
