@@ -229,13 +229,13 @@ class Simulation(Watcher):
                 self.reach(situations.JUMPED)
                 process.late_s += fault.much
             case "power":
-                if self.disk.lose_power(process.host):
-                    self.reach(situations.POWER)
                 for slot in self.slots:
                     if slot.process is not None and slot.process is not process and slot.host == process.host:
                         self._struck(slot.process)
                         self.scheduler.kill(slot.process)
                 self._struck(process)
+                if self.disk.lose_power(process.host):  # only now: others may run between the steps above
+                    self.reach(situations.POWER)
                 self.scheduler.kill(process)
             case _:
                 self._struck(process)
