@@ -51,7 +51,7 @@ class World:
         folder.mkdir(parents=True)
         self.registry, self.log, store = str(folder / "registry.db"), folder / "runs.log", folder / "store.db"
         here = Path(__file__).with_name("pipeline.py")
-        self.command = [sys.executable, str(here), "--store", str(store), "--registry", self.registry, *options]
+        self.command = [sys.executable, str(here), "--store", str(store), "--models", self.registry, *options]
         self.engine = exoflow.Engine(store)  # only to look: it never drives the workflow
         self.log.touch()
         registry.create(self.registry)

@@ -2,7 +2,7 @@
 
 Run it, kill it with -9, run the same command again: it goes on.
 
-    python examples/digits/pipeline.py --store sqlite:digits/store.db --registry digits/registry.db
+    python examples/digits/pipeline.py --store sqlite:digits/store.db --models digits/registry.db
 
 Nothing here knows of crashes. What each task may cost or do after one is said by its annotations, and only there.
 """
@@ -188,14 +188,14 @@ def digits(registry: str, recipes: list[tuple[int, int]], copies: int, seeds: li
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", default="sqlite:digits.db")
-    parser.add_argument("--registry", default="registry.db")
+    parser.add_argument("--models", default="registry.db", help="the model registry")
     parser.add_argument("--copies", type=int, default=15)
     parser.add_argument("--recipes", type=json.loads, default=[[32, 30], [64, 30], [96, 30], [128, 30]], help="[[neurons, epochs], ...]")
     parser.add_argument("--seeds", type=json.loads, default=None, help="one for each recipe; drawn by chance if omitted")
     given = parser.parse_args()
-    models.create(given.registry)
+    models.create(given.models)
     with exoflow.Engine(given.store) as engine:
-        result = engine.run(digits, given.registry, given.recipes, given.copies, given.seeds, name="digits")
+        result = engine.run(digits, given.models, given.recipes, given.copies, given.seeds, name="digits")
     print(json.dumps(result))
 
 
