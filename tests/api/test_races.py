@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 
+import msgspec
 import pytest
 
 import exoflow
 from exoflow import task
 from exoflow.core import journal
 from exoflow.errors import InvalidStateError, TaskFailed, WorkflowNotFoundError
+from exoflow.runtime.ownership import first_epoch
+from exoflow.store.base import Write
 from exoflow.store.memory import MemoryStore
 from exoflow.store.sqlite import SqliteStore
 from tests.api.plant import breaks_unless, mark
@@ -153,3 +156,45 @@ def test_many_threads_and_all_operations_at_once(tmp_path):
             thread.join(PATIENCE_S)
         assert not any(thread.is_alive() for thread in threads)
         assert surprises == []
+
+
+class Overtaken(MemoryStore):
+    """Another engine takes or deletes a workflow just before we delete it."""
+
+    def __init__(self, faster):
+        super().__init__()
+        self._faster = faster
+
+    def delete(self, workflow_id, *, epoch):
+        self._faster(self, workflow_id, epoch)
+        return super().delete(workflow_id, epoch=epoch)
+
+
+def delete_it(store, name, epoch):
+    assert MemoryStore.delete(store, name, epoch=epoch)
+
+
+def begin_another(store, name, epoch):
+    before = store.head(name)
+    delete_it(store, name, epoch)
+    write = Write(workflow_id=name, epoch=before.epoch, head=msgspec.structs.replace(before, epoch=first_epoch("another")), create=True)
+    assert store.commit([write]) == ["applied"]
+
+
+def take_it(store, name, epoch):
+    assert store.claim(name, epoch=epoch, owner="other") == epoch + 1
+
+
+def test_two_delete_one_workflow_at_once():
+    """The slower one hears that it is gone, also if another has the name by now; only of one that was taken up, that it is in use."""
+    for faster, error, word in (
+        (delete_it, WorkflowNotFoundError, "no workflow 'w'"),
+        (begin_another, WorkflowNotFoundError, "no workflow 'w'"),
+        (take_it, InvalidStateError, "taken up again"),
+    ):
+        store = Overtaken(faster)
+        with exoflow.Engine(store) as engine:
+            engine.run(identity.bind(1), name="w")
+            with pytest.raises(error, match=word):
+                engine.delete("w")
+            assert (store.head("w") is None) == (faster is delete_it)

@@ -542,7 +542,8 @@ class Engine:
             if name in self._loop.runs or not self._owner.is_dead(head.owner):
                 raise InvalidStateError(workflow_id=name, status=head.status, reason="cancel it first")
             if not self.store.delete(name, epoch=head.epoch):
-                raise InvalidStateError(workflow_id=name, status=head.status, reason="it was just taken up again; cancel it first")
+                now = self._again(head)  # or somebody else has deleted it just now
+                raise InvalidStateError(workflow_id=name, status=now.status, reason="it was just taken up again; cancel it first")
 
     def collect_garbage(self, *, grace_s: float = 3600.0, dry_run: bool = False) -> Collected:
         """Remove large outputs that no workflow names: crashes between saving and recording leave them, and deletes that met a busy store.
