@@ -17,6 +17,8 @@ Answer = Callable[[Verdict | ExoflowError], None]
 
 _FULL_PAUSE_S = 0.5
 _GROUP_MAX = 20_000
+_TOLD_AT_ONCE = 200
+"""So many writes at most have one answer. What comes of it holds up whoever else has events for the loop."""
 
 
 class Committer(Protocol):
@@ -26,8 +28,9 @@ class Committer(Protocol):
     """After what nothing can be made durable any more."""
 
     def put(self, write: Write, answer: Answer) -> None:
-        """Queue ``write``; ``answer`` is called with the store's verdict, or with the error after which this store is of no more use.
-        The caller sees to it that ``flush`` is called soon."""
+        """Queue ``write``; ``answer`` is called with the store's verdict, or with the error after which this store is of no more use. Of
+        writes of one workflow that were applied together, only the last may be answered. The caller sees to it that ``flush`` is called
+        soon."""
 
     def flush(self, *, may_block: bool) -> None:
         """Have what is queued made durable: by this thread, if it may block, or by another."""
@@ -109,8 +112,8 @@ class GroupCommitter:
             except ExoflowError as error:
                 self._break(group, error)
                 return False
-            for (_, answer), verdict in zip(group, verdicts, strict=True):
-                answer(verdict)
+            for start in range(0, len(group), _TOLD_AT_ONCE):
+                _tell(group[start : start + _TOLD_AT_ONCE], verdicts[start : start + _TOLD_AT_ONCE])
             break
         return True
 
@@ -140,3 +143,11 @@ class GroupCommitter:
             self._commit(self._take(), patient=False)
         for _, answer in self._take():
             answer(ClosedError(what="the engine"))
+
+
+def _tell(group: list[tuple[Write, Answer]], verdicts: list[Verdict]) -> None:
+    """Call the answers, in order. A workflow takes "applied" for all that it gave before (a join of 20,000 tasks: 0.9 of the time)."""
+    last = {write.workflow_id: index for index, (write, _) in enumerate(group) if verdicts[index] == "applied"}
+    for index, (write, answer) in enumerate(group):
+        if verdicts[index] != "applied" or last[write.workflow_id] == index:
+            answer(verdicts[index])
