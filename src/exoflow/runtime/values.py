@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from exoflow import codec
 from exoflow.codec import Encoded
 from exoflow.core.journal import KeptRef, Stored
@@ -20,13 +22,12 @@ class Spoiled(Exception):
     """Saved bytes are missing or fail their digest."""
 
 
-class Saved:
+class Saved(msgspec.Struct, gc=False):
     """Where a saved value is: its ``stored`` description, and for an inline one the journal entry, or the bytes while they are at hand."""
 
-    __slots__ = ("payload", "seq", "stored")
-
-    def __init__(self, stored: Stored, seq: int, payload: bytes | None = None) -> None:
-        self.stored, self.seq, self.payload = stored, seq, payload
+    stored: Stored
+    seq: int
+    payload: bytes | None = None
 
 
 def store_bytes(
