@@ -57,7 +57,7 @@ class Encoded(msgspec.Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        return len(self.header) + sum(view.nbytes for view in self.buffers)
+        return len(self.header) + (sum(view.nbytes for view in self.buffers) if self.buffers else 0)
 
 
 identities: dict[type, Callable[[Any], str]] = {}
@@ -71,6 +71,8 @@ _guests = {"pyspark.sql.classic.dataframe": "exoflow.backends.spark.frames"}
 def encode(value: Any, *, by_value: bool = False) -> Encoded:
     """Pickle ``value``. With ``by_value``, so that nothing of the main script is needed to load it. Raises :class:`NotSerializable`, or
     whatever a ``__reduce__`` of the user raises wrapped in it."""
+    if type(value) in _PLAIN:
+        return Encoded(pickle.dumps(value, protocol=5))
     views: list[memoryview] = []
 
     def out_of_band(buffer: pickle.PickleBuffer) -> bool:
@@ -310,6 +312,8 @@ def sketch(encoded: Encoded) -> Any:
 def frame(encoded: Encoded) -> list[Bytes]:
     """``encoded`` as a list of byte pieces whose concatenation :func:`parse` reads. Buffers are not copied."""
     prefix = _PREFIX.pack(_MAGIC, len(encoded.buffers), len(encoded.header))
+    if not encoded.buffers:
+        return [prefix + encoded.header]
     lengths = b"".join(_LENGTH.pack(view.nbytes) for view in encoded.buffers)
     pieces: list[Bytes] = [prefix + lengths + encoded.header]
     at = len(pieces[0])

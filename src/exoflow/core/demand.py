@@ -48,9 +48,12 @@ def want(state: State, task: Task, phase: Phase = Phase.WAITING) -> None:
 
 def count_missing(task: Task) -> None:
     """Set ``missing`` from the facts. A condemned task runs for the arguments of a rollback only, and those do not depend on order."""
-    task.missing = sum(not up.usable_by(task) for up in task.reads)
-    if task.phase is not Phase.UNDO_WAITING and not task.condemned:
-        task.missing += sum(not up.precedes(task) for up in task.after)
+    missing = 0
+    for up in task.reads:
+        missing += not up.usable_by(task)
+    if task.after and task.phase is not Phase.UNDO_WAITING and not task.condemned:
+        missing += sum(not up.precedes(task) for up in task.after)
+    task.missing = missing
 
 
 def renew(state: State, task: Task) -> None:

@@ -36,8 +36,12 @@ def _link(state: State, graph: Graph, parent: Task | None, scope: str) -> dict[s
         if parent is not None:
             reads = (parent, *reads)
         task.follow(shared.setdefault(reads, reads), after)
+        alone = (task,)
         for up in task.reads:
-            readers.setdefault(up, []).append(task)
+            if up.readers:
+                readers.setdefault(up, []).append(task)
+            else:
+                up.readers = alone
         for up in after:
             before.setdefault(up, []).append(task)
         tasks[spec.id] = state.add(task)

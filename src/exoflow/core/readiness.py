@@ -55,7 +55,7 @@ def _start(state: State, task: Task) -> None:
     task.asked = 0
     task.caught = False
     task.failure = None
-    task.basis = basis_of(up.version for up in task.reads)
+    task.basis = basis_of([up.version for up in task.reads])
     if task.terms.leaves_intent:
         task.effect = True
         if state.unwinding is not None:  # an effect more to undo, in its turn

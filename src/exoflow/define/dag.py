@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import msgspec
@@ -205,8 +205,10 @@ def _with(value: Any, items: list[Any]) -> Any:
 _LEAVES = frozenset({int, float, str, bytes, bool, type(None), complex})
 
 
-def nodes_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Node | InputNode]:
+def nodes_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[Node | InputNode]:
     """Every node in the arguments of a call, in order, each as often as it occurs."""
+    if not kwargs and _LEAVES.issuperset(map(type, args)):
+        return ()
     found: list[Node | InputNode] = []
 
     def note(node: Node | InputNode) -> Node | InputNode:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from exoflow import codec, fingerprints
 from exoflow.core import checks
@@ -53,12 +54,30 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     main: str | None = None
     homes: dict[str, str] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        specs, calls = (list(zip(*map(astuple, rows), strict=True)) for rows in (self.graph.tasks, self.calls.values()))
+        return _Pickled, (specs, self.graph.root, list(self.calls), calls, self.code, self.main, self.homes)
+
     def meaning(self) -> str:
         """Fingerprint of the definition and the arguments, without the code."""
         calls = {
             name: (call.task, call.args, call.kwargs, call.executor, call.rollback, call.on_unknown) for name, call in self.calls.items()
         }
         return fingerprints.fingerprint((msgspec.msgpack.encode(self.graph), calls))
+
+
+_Columns = list[tuple[Any, ...]]
+
+
+class _Pickled:
+    """How a plan is pickled: in columns, which takes half the time of a pickle for each of its objects. A class, since nothing else is
+    called for a sketch."""
+
+    def __new__(  # type: ignore[misc]
+        cls, specs: _Columns, root: str, names: list[str], calls: _Columns, code: dict[str, str], main: str | None, homes: dict[str, str]
+    ) -> Plan:
+        graph = Graph(tuple(map(TaskSpec, *specs)), root)
+        return Plan(graph, dict(zip(names, map(Call, *calls), strict=True)), code, main, homes)
 
 
 def make_plan(
@@ -143,7 +162,7 @@ def _after(node: Node, names: dict[Node, str], reads: tuple[str, ...]) -> tuple[
 
 
 def _filled(
-    node: Node, held: list[Node | InputNode], fill: Callable[[InputNode], Any], names: dict[Node, str]
+    node: Node, held: Sequence[Node | InputNode], fill: Callable[[InputNode], Any], names: dict[Node, str]
 ) -> tuple[tuple[Any, ...], dict[str, Any], tuple[str, ...]]:
     """The arguments of a node that holds others, with slots for their outputs, and which tasks fill the slots."""
     reads: dict[Node, Slot] = {}
@@ -181,11 +200,11 @@ def _require_registered(bound: Task[..., Any]) -> None:
         raise DuplicateRegistrationError(name=bound.key, first=first, second=second)
 
 
-def _collect(root: Node) -> dict[Node, list[Node | InputNode]]:
+def _collect(root: Node) -> dict[Node, Sequence[Node | InputNode]]:
     """All nodes that lead to ``root``, each behind those it was given, in the order in which they appear; and what each holds."""
-    order: dict[Node, list[Node | InputNode]] = {}
+    order: dict[Node, Sequence[Node | InputNode]] = {}
     seen: set[Node] = set()
-    stack: list[tuple[Node, list[Node | InputNode] | None]] = [(root, None)]
+    stack: list[tuple[Node, Sequence[Node | InputNode] | None]] = [(root, None)]
     while stack:
         node, held = stack.pop()
         if held is not None:

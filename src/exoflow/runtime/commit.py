@@ -147,6 +147,9 @@ class GroupCommitter:
 
 def _tell(group: list[tuple[Write, Answer]], verdicts: list[Verdict]) -> None:
     """Call the answers, in order. A workflow takes "applied" for all that it gave before (a join of 20,000 tasks: 0.9 of the time)."""
+    if len(group) == 1:
+        group[0][1](verdicts[0])
+        return
     last = {write.workflow_id: index for index, (write, _) in enumerate(group) if verdicts[index] == "applied"}
     for index, (write, answer) in enumerate(group):
         if verdicts[index] != "applied" or last[write.workflow_id] == index:

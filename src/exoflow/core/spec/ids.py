@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from exoflow.errors import InvalidIdError
 
@@ -55,10 +55,9 @@ def child_scope(parent: str, *, tail: bool) -> str:
     return parent
 
 
-def basis_of(versions: Iterable[int]) -> int:
+def basis_of(versions: Sequence[int]) -> int:
     """One number for the versions of all inputs, in order: equal exactly when they are (63 bits of BLAKE2b)."""
-    numbers = tuple(versions)
-    return _number(struct.pack(f"<{len(numbers)}q", *numbers))
+    return _number(struct.pack(f"<{len(versions)}q", *versions)) if versions else _BASIS_OF_NOTHING
 
 
 def derived_version(task: str, basis: int) -> int:
@@ -73,3 +72,6 @@ def drawn_version(task: str, epoch: int, attempt: int) -> int:
 
 def _number(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1 | 1
+
+
+_BASIS_OF_NOTHING = _number(b"")
