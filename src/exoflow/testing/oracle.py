@@ -133,7 +133,7 @@ class Chronicle:
         self.made: dict[str, Execution] = {}  # by digest of the value
         self.standing: dict[str, Effect] = {}  # of undoable tasks
         self.commits: dict[str, Effect] = {}  # of committing tasks
-        self.revoked: set[tuple[str, int, int]] = set()  # attempts whose effect was undone
+        self.revoked: set[tuple[str, int, int]] = set()  # task, attempt and epoch of outputs that were on record until they were undone
         self.undone: dict[str, tuple[Seen, int]] = {}  # of rollbacks since something was applied: what they had seen, how deep they were
         self.fence: dict[str, int] = {}
         self.ids: dict[str, str] = {}  # path -> id of the task in the engine
@@ -230,19 +230,22 @@ class Chronicle:
 
     def _unsettled(self, inputs: Sequence[str], durable: set[str]) -> str:
         """A task that made one of these values, or one that it was made from, and whose value would be lost in a crash for good. Not one
-        whose effect was undone: an attempt that was given up before its function was called may begin after that, and what it saw was on
-        record when it was sent out."""
+        that was on record until it was undone: an attempt that was given up before its function was called may begin after that, and what
+        it saw was on record when it was sent out."""
         waiting, known = list(inputs), set[str]()
         while waiting:
             digest = waiting.pop()
             made = self.made.get(digest)
-            if digest in known or digest in durable or made is None or (made.path, made.epoch, made.attempt) in self.revoked:
+            if digest in known or digest in durable or made is None or self._name_of(made) in self.revoked:
                 continue
             known.add(digest)
             if not self._find(made.path).deterministic:
                 return made.path
             waiting += made.inputs
         return ""
+
+    def _name_of(self, execution: Execution) -> tuple[str, int, int]:
+        return self.ids[execution.path], execution.attempt, execution.epoch
 
     def undoes(self, path: str, epoch: int, values: Sequence[Value]) -> None:
         """The rollback function does its work."""
@@ -257,7 +260,6 @@ class Chronicle:
                 if path in other.seen:
                     self.violated("I4", f"'{path}' was rolled back before '{other.path}', which rests on it")
         del self.standing[path]
-        self.revoked.add((path, effect.epoch, effect.attempt))
         self.rollbacks[path] += 1
         depth = 1 + max((deep for seen, deep in self.undone.values() if path in seen), default=0)
         self.undone[path] = (effect.seen, depth)
@@ -310,7 +312,12 @@ class Chronicle:
                 self._reach(situations.WITHDRAWN)
                 for task in record["tasks"]:
                     self._void(task)
-            case "spoiled" | "undoing":
+            case "undoing":
+                if record["task"] in self.saved:
+                    saved = self.saved[record["task"]][0]
+                    self.revoked.add((saved["task"], saved["attempt"], saved["epoch"]))
+                self._void(record["task"])
+            case "spoiled":
                 self._void(record["task"])
             case "resumed":
                 self.cancelled = False
@@ -372,9 +379,10 @@ class Chronicle:
         could change gets that anew, and so others may be called again; and who hangs on the loop holds up others, whose time runs out.)"""
         if any(self._find(path).does == "hold" for path in self.counts):
             return
+        held_up = any(self._find(path).does == "hang" for path in self.counts)
         for path, calls in self.counts.items():
             spec = self._find(path)
-            if calls > 1 and spec.does not in ("raise", "hang", "die") and spec.timeout_s is None:
+            if calls > 1 and spec.does not in ("raise", "hang", "die") and not (held_up and spec.timeout_s):
                 self.violated("I10", f"'{path}' was called {calls} times, and nothing had gone wrong")
 
     def _agreement(self, result: Sequence[Value] | None) -> Seen | None:
