@@ -21,8 +21,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def inside() -> Iterator[TaskContext]:
-    """This test is a task."""
+def inside(world: Ledger) -> Iterator[TaskContext]:
+    """This test is a task in that world."""
     context = TaskContext(workflow_id="w", task_id="book", attempt=1, epoch=2, basis=3)
     token = set_current(context)
     yield context
