@@ -21,9 +21,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def inside(world: Ledger) -> Iterator[TaskContext]:
-    """This test is a task in that world."""
-    context = TaskContext(workflow_id="w", task_id="book", attempt=1, epoch=2, basis=3)
+def inside(world: Ledger, request: pytest.FixtureRequest) -> Iterator[TaskContext]:
+    """This test is a task in that world, of a workflow of its own."""
+    context = TaskContext(workflow_id=request.node.name, task_id="book", attempt=1, epoch=2, basis=3)
     token = set_current(context)
     yield context
     reset_current(token)
@@ -36,7 +36,7 @@ def test_what_a_task_tells_is_in_the_book_with_who_it_was(world: Ledger, inside:
     number, times = ledger.began()
     seen = trace("draw", [], draw=7)
     assert ledger.apply("seat", [seen], draw=number)
-    (first, second) = world.book("w").entries[-2:]
+    (first, second) = world.book(inside.workflow_id).entries[-2:]
     assert (first.op, first.task, first.attempt, first.epoch, first.number) == ("began", "book", 1, 2, number)
     assert (second.op, second.what, second.seen, second.draw) == ("apply", "seat", {"draw": 7}, number)
     assert times == 1
@@ -48,7 +48,7 @@ def test_an_effect_stands_until_it_is_undone(world: Ledger, inside: TaskContext)
     assert found is not None
     ledger.undo("room", [])
     assert ledger.standing("room") is None
-    assert world.book("w").entries[-2].gone == (found.number,)
+    assert world.book(inside.workflow_id).entries[-2].gone == (found.number,)
 
 
 def test_an_effect_with_a_key_happens_once(inside: TaskContext) -> None:
@@ -62,10 +62,10 @@ def test_notes_are_counted(inside: TaskContext) -> None:
 
 def test_a_book_that_was_shut_goes_on_where_it_was(world: Ledger, inside: TaskContext) -> None:
     ledger.apply("car", [], once=True)
-    before = world.book("w").entries[-1].number
-    world.shut("w")
+    before = world.book(inside.workflow_id).entries[-1].number
+    world.shut(inside.workflow_id)
     assert not ledger.apply("car", [], once=True)
-    assert world.book("w").entries[-1].number > before
+    assert world.book(inside.workflow_id).entries[-1].number > before
 
 
 def test_without_a_ledger_tasks_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
