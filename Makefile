@@ -66,9 +66,8 @@ test: $(DEV_READY) ## all tests; those of the core measure its coverage
 	@status=0; $(if $(strip $(ARGS)),,{ $(MEASURE_CORE); } || status=$$?;) \
 	$(PYTHON) -m pytest -n logical $(or $(strip $(ARGS)),--ignore=tests/core) --ignore=tests/backends || status=$$?; exit $$status
 
-# Two at once, since they mostly wait; each file in one process, which has one Ray; the longest file is the fourth and shall not be the last.
 test-backends: $(BACKENDS_READY) ## tests of what is built on Ray, Spark and object stores; installs those first
-	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/backends $(ARGS)
+	$(PYTHON) -m pytest tests/backends $(ARGS)
 
 coverage: $(DEV_READY) ## tests/core alone must cover 98 % of src/exoflow/core, lines and branches
 	$(MEASURE_CORE)
