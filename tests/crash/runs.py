@@ -50,6 +50,8 @@ class Life:
     pid: int
     fd: int
     plan: Plan | None
+    killed_before: int
+    """How many lives had been killed when it began."""
     killed: bool = False
 
 
@@ -169,6 +171,7 @@ class Run:
         self.ends: list[tuple[Ended, int]] = []
         self.number = 0
         self.deaths_left = WORKER_DEATHS_MAX
+        self.killed = 0
         self.struck: list[tuple[Life, str]] = []
         self.found: list[str] = []
         self.worker_kills = self.signals = self.rivals = self.collectors = 0
@@ -283,7 +286,7 @@ class Run:
         if self.supervisor.verbose:
             print(f"--- life {self.number}{' in a fresh interpreter' if fresh else ''}: {orders}", file=sys.stderr, flush=True)
         pid = _start_fresh(orders) if fresh else _start_fork(orders)
-        life = Life(self.number, pid, os.pidfd_open(pid), plan)
+        life = Life(self.number, pid, os.pidfd_open(pid), plan, self.killed)
         self.alive.append(life)
         return life
 
@@ -352,6 +355,7 @@ class Run:
         self.alive.remove(life)
         code = os.waitstatus_to_exitcode(status)
         life.killed = code == -signal.SIGKILL
+        self.killed += life.killed
         plan = life.plan
         if plan is not None and plan.at is not None and self.came_to_its_point(life):
             self.came[f"{plan.at.point}:{plan.at.when}"] += 1
@@ -371,11 +375,12 @@ class Run:
                 self.faults[ended] += 1
 
     def take_signalled(self, life: Life, code: int, signals: tuple[int, ...]) -> None:
-        """The command was told to end: it did (or it had ended before), and if it says so, others may go on at once."""
+        """The command was told to end: it did (or it had ended before), and if it says so, others may go on at once. A rival that was
+        killed meanwhile has left its lock to whoever comes next."""
         self.signals += 1
         if code in (128 + signal.SIGTERM, 128 + signal.SIGHUP) and not self.alive:
             left = list((self.folder / "store.db-blobs" / "locks").iterdir())
-            if left:
+            if len(left) > self.killed - life.killed_before:
                 self.found.append(f"life {life.number} ended in good order, and left {left}:\n{self.errors(life)}")
         elif code in ENDED:
             self.over = True
