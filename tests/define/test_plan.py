@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
+import pickle
 from typing import NamedTuple
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exoflow import InputNode, task
+from exoflow import InputNode, codec, task
 from exoflow.define.dag import Node, Slot, nodes_in, substitute
-from exoflow.define.plan import encode_plan, find_dag, graph_of, make_plan
+from exoflow.define.plan import Plan, encode_plan, find_dag, graph_of, make_plan
 from exoflow.errors import ForeignNodeError
 
 settings.register_profile("deterministic", derandomize=True, deadline=None, max_examples=40)
@@ -197,3 +200,23 @@ def test_thousands_of_tasks_in_a_row():
     plan = make_plan(node)
     assert len(plan.calls) == 20_001
     assert plan.graph.tasks[0].id == "leaf"
+
+
+class FieldByField(pickle.Pickler):
+    """As plans were pickled before they were in columns: stores that were written then are still read."""
+
+    def reducer_override(self, value):
+        return (Plan, msgspec.structs.astuple(value)) if isinstance(value, Plan) else NotImplemented
+
+
+def test_a_plan_comes_back_as_it_was():
+    first = leaf.bind([1, "two"])
+    third = join.bind(first, leaf.options(timeout=3, checkpoint="async").bind(), named={"up": first})
+    third.come_after(leaf.bind(None))
+    plan = make_plan(third)
+    encoded = encode_plan(plan)
+    assert codec.decode(encoded) == codec.sketch(encoded) == plan
+    before = io.BytesIO()
+    FieldByField(before, protocol=5).dump(plan)
+    assert before.getvalue() != encoded.header
+    assert pickle.loads(before.getvalue()) == plan
