@@ -146,9 +146,9 @@ class GroupCommitter:
 
 
 def _tell(group: list[tuple[Write, Answer]], verdicts: list[Verdict]) -> None:
-    """Call the answers, in order. A workflow takes "applied" for all that it gave before (a join of 100,000 saved tasks: 0.97 of the
+    """Call the answers, in order. A workflow takes "applied" for all that it gave before (a DAG of 30,000 saved tasks: 0.97 of the
     time)."""
-    if len(group) == 1:
+    if len(group) == 1:  # as most are where workflows are small
         group[0][1](verdicts[0])
         return
     last = {write.workflow_id: index for index, (write, _) in enumerate(group) if verdicts[index] == "applied"}

@@ -133,7 +133,7 @@ class Chronicle:
         self.made: dict[str, Execution] = {}  # by digest of the value
         self.standing: dict[str, Effect] = {}  # of undoable tasks
         self.commits: dict[str, Effect] = {}  # of committing tasks
-        self.revoked: set[tuple[str, int, int]] = set()  # task, attempt and epoch of outputs that were on record until they were undone
+        self.revoked: set[tuple[str, int, int]] = set()  # task, epoch and attempt of outputs that were on record until they were undone
         self.undone: dict[str, tuple[Seen, int]] = {}  # of rollbacks since something was applied: what they had seen, how deep they were
         self.fence: dict[str, int] = {}
         self.ids: dict[str, str] = {}  # path -> id of the task in the engine
@@ -236,16 +236,13 @@ class Chronicle:
         while waiting:
             digest = waiting.pop()
             made = self.made.get(digest)
-            if digest in known or digest in durable or made is None or self._name_of(made) in self.revoked:
+            if digest in known or digest in durable or made is None or (self.ids[made.path], made.epoch, made.attempt) in self.revoked:
                 continue
             known.add(digest)
             if not self._find(made.path).deterministic:
                 return made.path
             waiting += made.inputs
         return ""
-
-    def _name_of(self, execution: Execution) -> tuple[str, int, int]:
-        return self.ids[execution.path], execution.attempt, execution.epoch
 
     def undoes(self, path: str, epoch: int, values: Sequence[Value]) -> None:
         """The rollback function does its work."""
@@ -314,8 +311,7 @@ class Chronicle:
                     self._void(task)
             case "undoing":
                 if record["task"] in self.saved:
-                    saved = self.saved[record["task"]][0]
-                    self.revoked.add((saved["task"], saved["attempt"], saved["epoch"]))
+                    self.revoked.add((record["task"], *self._attempt_saved(record["task"])))
                 self._void(record["task"])
             case "spoiled":
                 self._void(record["task"])
